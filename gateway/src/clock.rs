@@ -1,0 +1,1 @@
+//! Clock: not furnished yet.

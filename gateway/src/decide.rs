@@ -1,0 +1,1 @@
+//! Decide: not furnished yet.

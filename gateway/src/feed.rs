@@ -1,0 +1,1 @@
+//! Feed: not furnished yet.

@@ -1,0 +1,1 @@
+//! Filters: not furnished yet.

@@ -1,0 +1,1 @@
+//! Limiter: not furnished yet.

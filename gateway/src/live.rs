@@ -1,0 +1,1 @@
+//! Live: not furnished yet.

@@ -1,0 +1,1 @@
+//! Metrics: not furnished yet.

@@ -1,0 +1,1 @@
+//! Rejection: not furnished yet.

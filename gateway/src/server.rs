@@ -1,0 +1,1 @@
+//! Server: not furnished yet.

@@ -1,0 +1,1 @@
+//! Settings: not furnished yet.

@@ -1,0 +1,1 @@
+//! Upstream: not furnished yet.
