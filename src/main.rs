@@ -1,1 +1,94 @@
-fn main() {}
+//! The `apihub` program: one binary, several roles. Reads the command line and hands over; all logic lives elsewhere.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// API gateway and marketplace: publish an API behind the gateway, sell it in plans, get paid for what was used.
+#[derive(Parser)]
+#[command(name = "apihub", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything on this machine: Postgres, Redis, control plane, gateway, an echo upstream and a demo product.
+    Up(apihub::up::Options),
+    /// Run a gateway.
+    Gateway {
+        /// The settings file.
+        #[arg(long, default_value = "config/gateway.toml")]
+        config: PathBuf,
+        /// Take over the listeners of a running gateway, which then gets SIGQUIT.
+        #[arg(long)]
+        upgrade: bool,
+    },
+    /// Run a control plane.
+    ControlPlane {
+        /// The settings file.
+        #[arg(long, default_value = "config/control-plane.toml")]
+        config: PathBuf,
+    },
+    /// Bring the database's schema up to date and end.
+    Migrate {
+        /// The control plane's settings file.
+        #[arg(long, default_value = "config/control-plane.toml")]
+        config: PathBuf,
+    },
+    /// Ask a process for its health; ends with 0 where the answer is 200. For container health checks.
+    Health {
+        /// For example `http://127.0.0.1:9090/readyz`.
+        #[arg(long)]
+        url: String,
+    },
+}
+
+fn main() -> ExitCode {
+    // Both rings of TLS code in the tree ask for the process's provider; the choice is made once, here.
+    let _already_chosen = rustls::crypto::ring::default_provider().install_default();
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("apihub: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(options) => apihub::up::run(options),
+        Command::Gateway { config, upgrade } => {
+            let mut settings = gateway::settings::Settings::read(&config)?;
+            settings.upgrade = upgrade;
+            gateway::server::run(settings)
+        }
+        Command::ControlPlane { config } => {
+            let settings = control_plane::settings::Settings::read(&config)?;
+            runtime()?.block_on(control_plane::server::run(settings))
+        }
+        Command::Migrate { config } => {
+            let settings = control_plane::settings::Settings::read(&config)?;
+            let report = runtime()?.block_on(control_plane::migrate::run(settings.database_url()))?;
+            println_report(&report);
+            Ok(())
+        }
+        Command::Health { url } => apihub::health::ask(&url),
+    }
+}
+
+#[allow(clippy::print_stdout)] // The answer of a command goes to standard output.
+fn println_report(report: &control_plane::migrate::Report) {
+    println!("{report}");
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}

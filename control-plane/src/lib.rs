@@ -1,1 +1,23 @@
-//! To be written.
+//! The control plane: accounts, products, plans, subscriptions and keys over REST; the snapshot that the gateways serve; the
+//! usage that they report. Refuses to sit on the path of a consumer's request.
+
+pub mod api;
+pub mod bootstrap;
+pub mod changes;
+pub mod domain;
+pub mod feed;
+pub mod ingest;
+mod housekeeping;
+pub mod metrics;
+pub mod migrate;
+pub mod passwords;
+pub mod publish;
+pub mod router;
+pub mod server;
+pub mod settings;
+pub mod store;
+pub mod throttle;
+pub mod tokens;
+
+#[cfg(test)]
+pub(crate) mod testing;

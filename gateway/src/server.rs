@@ -1,1 +1,201 @@
-//! Server: not furnished yet.
+//! Puts the gateway together and runs it: what it knows from disk, its background tasks, its listeners, its end. It refuses
+//! to start half: what the settings name must be there, and every address must be free.
+
+mod background;
+mod edge;
+mod guard;
+mod place;
+mod stop;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pingora_core::server::configuration::{Opt, ServerConf};
+use pingora_core::server::{RunArgs, Server};
+use pingora_core::services::listening::Service;
+use pingora_proxy::http_proxy;
+use tokio::sync::watch;
+
+use crate::admin;
+use crate::decide::EdgeRules;
+use crate::feed::{self, ControlPlane, DiskSnapshot, FeedSettings, Identity};
+use crate::limiter::{Limiter, keep_swept};
+use crate::live::{Live, Snapshot};
+use crate::metrics::Metrics;
+use crate::proxy::{ATTEMPTS_MAX, Book, Gateway};
+use crate::settings::Settings;
+use crate::upstream::{SystemLookup, Upstreams, keep_resolved};
+use crate::usage::{self, UsageSettings};
+use background::Tasks;
+use edge::Edge;
+use guard::ConnectionGuard;
+use stop::{Background, StopSignals, leave_early};
+use tls::Certificate;
+
+/// What remains for the runtimes once the process wants to leave; nothing is in flight any more by then.
+const RUNTIMES_END_S: u64 = 1;
+/// The name of the last good snapshot in the data directory.
+const SNAPSHOT_FILE: &str = "snapshot";
+
+/// Runs the gateway until it is told to stop; then the process ends from within. Errors: what is missing at the start.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    // Another part of the process may have chosen the same provider already.
+    let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+    let data_dir = place::prepare_data_dir(&settings.node.data_dir)?;
+    let upgrade_socket = place::upgrade_socket(&data_dir)?;
+    if !settings.upgrade {
+        place::check_addresses(&settings.own_listeners())?;
+    }
+    let parts = Parts::new(&settings, &data_dir)?;
+    let certificate = read_certificate(&settings)?;
+
+    let mut server = Server::new_with_opt_and_conf(
+        Opt { upgrade: settings.upgrade, ..Opt::default() },
+        server_conf(&settings, &data_dir, upgrade_socket),
+    );
+    server.bootstrap();
+    let (stop, stopped) = watch::channel(false);
+    let (done, all_done) = std::sync::mpsc::channel();
+    let metrics = parts.metrics.clone();
+    let tasks = Tasks { server: &mut server, stop: stopped, done };
+    parts.start(&settings, certificate, tasks)?;
+
+    let background = Background { stop, done: all_done };
+    leave_early(server.watch_execution_phase(), metrics.clone(), settings.stop.grace_period, background)?;
+    tracing::info!(http = %settings.listen.http, admin = %settings.admin.listen, "the gateway starts");
+    server.run(RunArgs { shutdown_signal: Box::new(StopSignals { metrics, stop: settings.stop }) });
+    Ok(())
+}
+
+/// Everything that the services share, made before any of them runs.
+struct Parts {
+    identity: Identity,
+    metrics: Arc<Metrics>,
+    live: Live,
+    disk: Arc<DiskSnapshot>,
+    limiter: Arc<Limiter>,
+    upstreams: Arc<Upstreams>,
+    feed: FeedSettings,
+}
+
+impl Parts {
+    fn new(settings: &Settings, data_dir: &Path) -> anyhow::Result<Parts> {
+        let identity = Identity::read_or_make(data_dir, &settings.node.name)?;
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
+        let disk = Arc::new(DiskSnapshot::at(data_dir.join(SNAPSHOT_FILE)));
+        let live = Live::new(Snapshot::empty());
+        feed::boot(&live, &disk, &metrics);
+        let upstreams = Upstreams::new(settings.upstream.clone(), settings.own_listeners(), metrics.clone());
+        let feed = feed_settings(settings, identity.clone())?;
+        let (limiter, upstreams) = (Arc::new(Limiter::new()), Arc::new(upstreams));
+        Ok(Parts { identity, metrics, live, disk, limiter, upstreams, feed })
+    }
+
+    /// Adds all services to the server.
+    fn start(
+        self,
+        settings: &Settings,
+        certificate: Option<Arc<Certificate>>,
+        mut tasks: Tasks<'_>,
+    ) -> anyhow::Result<()> {
+        let Parts { identity, metrics, live, disk, limiter, upstreams, feed } = self;
+        let usage_settings = UsageSettings {
+            redis_url: settings.usage.redis_url.clone(),
+            stream: settings.usage.stream.clone(),
+            stream_length_max: settings.usage.stream_length_max,
+            node_id: identity.node_id,
+        };
+        let (recorder, shipper) = usage::channel(usage_settings, metrics.clone());
+        tasks.add("usage", move |stop| shipper.run(stop));
+        let followed = (live.clone(), metrics.clone());
+        tasks.add("feed", move |stop| feed::follow(followed.0, disk, feed, followed.1, stop));
+        let resolved = (upstreams.clone(), live.clone());
+        tasks.add("resolver", move |stop| keep_resolved(resolved.0, resolved.1, Arc::new(SystemLookup::new()), stop));
+        let swept = (limiter.clone(), metrics.clone());
+        tasks.add("limiter", move |stop| keep_swept(swept.0, swept.1, stop));
+        if let (Some(certificate), Some(https)) = (certificate.clone(), settings.listen.https.clone()) {
+            tasks.add("certificate", move |stop| certificate.keep_fresh(https, stop));
+        }
+
+        let book = Book { metrics: metrics.clone(), usage: recorder, access: settings.log.access };
+        let gateway = Gateway {
+            live: live.clone(),
+            limiter,
+            upstreams,
+            rules: EdgeRules::from(settings),
+            client: settings.client.clone(),
+            rate_limit_headers: settings.answers.rate_limit_headers,
+            metrics: metrics.clone(),
+            book: Arc::new(book),
+        };
+        let server = tasks.server;
+        let edge = Edge {
+            proxy: Arc::new(http_proxy(&server.configuration, gateway)),
+            guard: ConnectionGuard::new(&settings.limits),
+            live,
+            metrics: metrics.clone(),
+            client: settings.client.clone(),
+        };
+        server.add_service(client_service(settings, edge, certificate)?);
+        let mut admin = admin::service(&settings.admin.listen.to_string(), metrics, identity);
+        admin.threads = Some(1);
+        server.add_service(admin);
+        Ok(())
+    }
+}
+
+fn client_service(
+    settings: &Settings,
+    edge: Edge,
+    certificate: Option<Arc<Certificate>>,
+) -> anyhow::Result<Service<Edge>> {
+    let mut service = Service::new("clients".to_owned(), edge);
+    service.add_tcp(&settings.listen.http.to_string());
+    if let (Some(https), Some(certificate)) = (&settings.listen.https, certificate) {
+        service.add_tls_with_settings(&https.address.to_string(), None, tls::listener(certificate)?);
+    }
+    Ok(service)
+}
+
+fn read_certificate(settings: &Settings) -> anyhow::Result<Option<Arc<Certificate>>> {
+    let read = settings.listen.https.as_ref().map(Certificate::read).transpose();
+    Ok(read.context("listen.https")?.map(Arc::new))
+}
+
+fn feed_settings(settings: &Settings, identity: Identity) -> anyhow::Result<FeedSettings> {
+    let control_planes = settings.feed.control_planes.iter().map(|text| ControlPlane::parse(text));
+    let ca_pem =
+        settings.feed.ca_file.as_ref().map(|file| {
+            std::fs::read(file).with_context(|| format!("feed.ca_file: {} cannot be read", file.display()))
+        });
+    Ok(FeedSettings {
+        control_planes: control_planes.collect::<Result<_, _>>().context("feed.control_planes")?,
+        token: settings.feed.token.clone(),
+        ca_pem: ca_pem.transpose()?,
+        identity,
+    })
+}
+
+fn server_conf(settings: &Settings, data_dir: &Path, upgrade_socket: String) -> ServerConf {
+    let grace = settings.stop.grace_period.saturating_add(stop::FLUSH_MAX).saturating_add(Duration::from_secs(1));
+    ServerConf {
+        threads: settings.threads,
+        // One accepting task for each thread, so that a burst of connections does not queue behind one.
+        listener_tasks_per_fd: settings.threads.clamp(1, 8),
+        upstream_keepalive_pool_size: settings.upstream.connections_kept,
+        max_retries: ATTEMPTS_MAX,
+        ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
+        upgrade_sock: upgrade_socket,
+        pid_file: data_dir.join("pid").display().to_string(),
+        // Always longer than `leave_early` takes.
+        grace_period_seconds: Some(grace.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(RUNTIMES_END_S),
+        ..ServerConf::default()
+    }
+}

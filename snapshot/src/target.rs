@@ -3,7 +3,10 @@
 
 use std::fmt::Write as _;
 
-use url::{Host, Url};
+use url::Url;
+
+/// The host of a target: a name or an address.
+pub use url::Host;
 
 use crate::pattern::Pattern;
 

@@ -1,0 +1,29 @@
+# One image, every role: `apihub gateway`, `apihub control-plane`, `apihub migrate`. Postgres and Redis are not in it.
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends cmake g++ make \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+# The caches outlive the build, so that a change of ours does not compile the dependencies again.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target \
+    cargo build --profile dist --locked --bin apihub \
+ && cp target/dist/apihub /apihub
+
+FROM debian:12-slim
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --system --uid 10001 --home-dir /var/lib/apihub --create-home apihub
+COPY --from=build /apihub /usr/local/bin/apihub
+COPY config/gateway.toml config/control-plane.toml /etc/apihub/
+# Snapshot and spool of a gateway: give each one a volume of its own.
+VOLUME /var/lib/apihub
+WORKDIR /var/lib/apihub
+USER 10001:10001
+EXPOSE 8080 8443 9090
+HEALTHCHECK --interval=5s --timeout=4s --start-period=20s \
+  CMD ["/usr/local/bin/apihub", "health", "--url", "http://127.0.0.1:9090/readyz"]
+ENTRYPOINT ["/usr/local/bin/apihub"]
+CMD ["gateway", "--config", "/etc/apihub/gateway.toml"]

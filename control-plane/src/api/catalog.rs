@@ -1,0 +1,142 @@
+//! The public catalog: what anybody may find and what it costs, without signing in. Refuses to show a target URL, a draft, or
+//! anything that is private or retired.
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::api::extract::{Path, Query};
+use crate::api::page::{Cursor, Limit, Page, PageQuery};
+use crate::api::plans::Plan;
+use crate::api::problem::ApiError;
+use crate::api::state::AppState;
+use crate::domain::product::{Approval, ProductStatus};
+use crate::publish::summary::Summary;
+use crate::store::catalog::{self, CatalogFilter, ListedProduct};
+use crate::store::{After, Transaction};
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list_catalog)).routes(routes!(show_catalog_product))
+}
+
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct CatalogQuery {
+    #[serde(default)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100, default = 20)]
+    limit: Limit,
+    #[serde(default)]
+    #[param(value_type = Option<String>)]
+    cursor: Option<Cursor>,
+    #[serde(default)]
+    category: Option<String>,
+    /// Part of the name or the description.
+    #[serde(default)]
+    search: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CatalogProduct {
+    pub id: Uuid,
+    pub slug: String,
+    pub name: String,
+    pub description: String,
+    pub category: Option<String>,
+    /// A deprecated product takes no new subscriptions.
+    pub status: ProductStatus,
+    pub approval: Approval,
+    pub organization_slug: String,
+    pub organization_name: String,
+    /// Where the gateway serves it: `https://<gateway>/<organization>/<product>`, and its own hosts.
+    #[schema(example = "/acme/weather")]
+    pub gateway_path: String,
+    pub hosts: Vec<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: jiff::Timestamp,
+}
+
+/// A product with what it offers.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CatalogDetail {
+    #[serde(flatten)]
+    pub product: CatalogProduct,
+    pub plans: Vec<Plan>,
+    pub endpoints: Vec<CatalogEndpoint>,
+}
+
+/// A route as consumers see it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct CatalogEndpoint {
+    pub method: String,
+    pub path_pattern: String,
+    pub scope: Option<String>,
+}
+
+#[utoipa::path(get, path = "/v1/catalog/products", tag = "catalog", params(CatalogQuery), security(()),
+    responses((status = 200, body = Page<CatalogProduct>)))]
+async fn list_catalog(
+    State(state): State<AppState>,
+    Query(query): Query<CatalogQuery>,
+) -> Result<axum::Json<Page<CatalogProduct>>, ApiError> {
+    let page = PageQuery { limit: query.limit, cursor: query.cursor };
+    let filter = CatalogFilter { category: query.category.as_deref(), search: query.search.as_deref() };
+    let (after, limit) = (page.after(), page.rows());
+    let rows: Vec<ListedProduct> =
+        state.store.read("list_catalog", |tx| Box::pin(catalog::list(tx, filter, after, limit))).await?;
+    let place = |row: &ListedProduct| After { created_at: row.created_at, id: row.id };
+    Ok(axum::Json(page.page(rows, place, CatalogProduct::from)))
+}
+
+#[utoipa::path(get, path = "/v1/catalog/products/{id}", tag = "catalog", params(("id" = Uuid, Path)), security(()),
+    responses((status = 200, body = CatalogDetail)))]
+async fn show_catalog_product(
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+) -> Result<axum::Json<CatalogDetail>, ApiError> {
+    let detail = state.store.read("show_catalog_product", |tx| Box::pin(detail(tx, id))).await?;
+    Ok(axum::Json(detail))
+}
+
+async fn detail(tx: &Transaction<'_>, id: Uuid) -> Result<CatalogDetail, ApiError> {
+    let row = catalog::get(tx, id).await?.ok_or_else(|| ApiError::not_found("product"))?;
+    let plans = catalog::plans(tx, id).await?.into_iter().map(Plan::from).collect();
+    let endpoints = match catalog::live_summary(tx, id).await? {
+        Some(summary) => public_endpoints(summary)?,
+        None => Vec::new(),
+    };
+    Ok(CatalogDetail { product: CatalogProduct::from(row), plans, endpoints })
+}
+
+fn public_endpoints(summary: serde_json::Value) -> Result<Vec<CatalogEndpoint>, ApiError> {
+    let summary: Summary =
+        serde_json::from_value(summary).map_err(|error| ApiError::internal(format!("a release's summary: {error}")))?;
+    let shown = summary.endpoints.into_iter().map(|endpoint| CatalogEndpoint {
+        method: endpoint.method,
+        path_pattern: endpoint.path_pattern,
+        scope: endpoint.scope,
+    });
+    Ok(shown.collect())
+}
+
+impl From<ListedProduct> for CatalogProduct {
+    fn from(row: ListedProduct) -> CatalogProduct {
+        CatalogProduct {
+            gateway_path: format!("/{}/{}", row.organization_slug, row.slug),
+            id: row.id,
+            slug: row.slug,
+            name: row.name,
+            description: row.description,
+            category: row.category,
+            status: row.status,
+            approval: row.approval,
+            organization_slug: row.organization_slug,
+            organization_name: row.organization_name,
+            hosts: row.hosts,
+            created_at: row.created_at,
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Releases: a publish compiles the draft and makes it live in one transaction, or says every fault and changes nothing. A
+//! rollback points at an older release. Releases themselves never change.
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use snapshot::guard::AddressPolicy;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use crate::api::access::{self, Granted};
+use crate::api::auth::Caller;
+use crate::api::extract::{Json, OptionalJson, Path, Query};
+use crate::api::page::{Page, PageQuery};
+use crate::api::problem::{ApiError, Code};
+use crate::api::products as product_api;
+use crate::api::state::AppState;
+use crate::api::write::{Prefer, Written, finish, to_value};
+use crate::changes::{self, ChangeId, EntityKind};
+use crate::domain::accounts::Role;
+use crate::domain::fault::Fault;
+use crate::domain::plan::PlanStatus;
+use crate::domain::product::ProductStatus;
+use crate::domain::text::{NOTE_CHARS_MAX, Prose};
+use crate::publish::compare::{ReleaseDiff, compare};
+use crate::publish::release::{Compiled, Draft, compile, recheck};
+use crate::publish::summary::Summary;
+
+use crate::store::plans::PlanRow;
+use crate::store::products::ProductRow;
+use crate::store::releases::{NewRelease, ReleaseRow};
+use crate::store::{After, Transaction, catalog, endpoints, plans, products, releases};
+
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
+        .routes(routes!(publish_product))
+        .routes(routes!(roll_back_product))
+        .routes(routes!(list_releases))
+        .routes(routes!(show_release))
+        .routes(routes!(compare_releases))
+}
+
+#[derive(Clone, Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PublishForm {
+    /// What this release is about.
+    #[serde(default)]
+    #[schema(max_length = 2000)]
+    pub note: String,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackForm {
+    /// Number of the release to go back to.
+    #[schema(minimum = 1)]
+    pub release: i32,
+}
+
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Release {
+    pub id: Uuid,
+    pub product_id: Uuid,
+    pub number: i32,
+    pub note: String,
+    pub created_by: Uuid,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: jiff::Timestamp,
+    /// Whether gateways serve it now.
+    pub is_live: bool,
+}
+
+/// A release with what it holds.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ReleaseDetail {
+    #[serde(flatten)]
+    pub release: Release,
+    #[schema(value_type = Summary)]
+    pub summary: serde_json::Value,
+}
+
+/// Two releases and where they differ.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Comparison {
+    pub from: i32,
+    pub to: i32,
+    pub diff: ReleaseDiff,
+}
+
+#[utoipa::path(post, path = "/v1/products/{id}/publish", tag = "releases", request_body = PublishForm,
+    params(("id" = Uuid, Path)),
+    description = "Compiles the draft, sells its draft plans, and makes both live at once. A refusal names every fault, with pointers such as `/endpoints/<id>/target_url`.",
+    responses((status = 201, body = Release), (status = 202, body = Release)))]
+async fn publish_product(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    prefer: Prefer,
+    OptionalJson(form): OptionalJson<PublishForm>,
+) -> Result<Response, ApiError> {
+    let granted = access::to_product(&state, &caller, id, Role::Developer).await?;
+    let note = Prose::parse(&form.note, NOTE_CHARS_MAX).map_err(|flaw| ApiError::field("/note", flaw))?;
+    let (granted, note, addresses) = (&granted, &note, &state.settings.upstream);
+    let written =
+        state.store.run_tx("publish_product", |tx| Box::pin(publish(tx, granted, id, note, addresses))).await?;
+    finish(&state, prefer, written).await
+}
+
+async fn publish(
+    tx: &Transaction<'_>,
+    granted: &Granted,
+    id: Uuid,
+    note: &Prose,
+    addresses: &AddressPolicy,
+) -> Result<Written, ApiError> {
+    let product = product_api::lock(tx, granted, id).await?;
+    product_api::not_retired(&product)?;
+    let endpoints = endpoints::list_draft(tx, granted.organization, id).await?;
+    let plans = sold_by(plans::list_unarchived(tx, granted.organization, id).await?);
+    let (organization_slug, _) = catalog::publisher(tx, granted.organization).await?;
+    let number = releases::next_number(tx, id).await?;
+    let draft = Draft {
+        product: &product,
+        organization_slug: &organization_slug,
+        endpoints: &endpoints,
+        plans: &plans,
+        number,
+    };
+    let compiled = compile(&draft, addresses).map_err(refused)?;
+    let row = store_release(tx, granted, id, number, &compiled, note).await?;
+    for plan in plans.iter().filter(|plan| plan.status == PlanStatus::Draft) {
+        activate(tx, granted, plan).await?;
+    }
+    let change = go_live(tx, granted, &product, &row, "product.publish").await?;
+    let release = Release::of(row, true);
+    Ok(Written::created(format!("/v1/products/{id}/releases/{number}"), &release)?.change(change))
+}
+
+/// Of each family the newest version: an active one steps aside for its draft successor.
+fn sold_by(unarchived: Vec<PlanRow>) -> Vec<PlanRow> {
+    let newest_of = |family: Uuid| {
+        unarchived.iter().filter(|plan| plan.family_id == family).map(|plan| plan.version).max()
+    };
+    let newest: Vec<bool> = unarchived.iter().map(|plan| newest_of(plan.family_id) == Some(plan.version)).collect();
+    unarchived.into_iter().zip(newest).filter_map(|(plan, is_newest)| is_newest.then_some(plan)).collect()
+}
+
+async fn store_release(
+    tx: &Transaction<'_>,
+    granted: &Granted,
+    product: Uuid,
+    number: i32,
+    compiled: &Compiled,
+    note: &Prose,
+) -> Result<ReleaseRow, ApiError> {
+    let summary = to_value(&compiled.summary)?;
+    let new = NewRelease {
+        id: Uuid::now_v7(),
+        product,
+        number,
+        compiled: &compiled.bytes,
+        summary: &summary,
+        note: note.as_str(),
+        created_by: granted.user,
+    };
+    Ok(releases::insert(tx, &new).await?)
+}
+
+/// The older version first: a family has one active version at a time.
+async fn activate(tx: &Transaction<'_>, granted: &Granted, plan: &PlanRow) -> Result<(), ApiError> {
+    plans::archive_active(tx, plan.family_id).await?;
+    plans::set_status(tx, plan.id, PlanStatus::Active).await?;
+    let after = serde_json::json!({"status": PlanStatus::Active, "plan_version": plan.version});
+    granted.log(tx, "plan.activate", ("plan", plan.id), None, Some(after)).await?;
+    changes::record(tx, EntityKind::Plan, plan.id).await?;
+    Ok(())
+}
+
+/// Moves the pointer, says so in the audit log, and makes it a change.
+async fn go_live(
+    tx: &Transaction<'_>,
+    granted: &Granted,
+    product: &ProductRow,
+    release: &ReleaseRow,
+    action: &str,
+) -> Result<ChangeId, ApiError> {
+    let status = match product.status {
+        ProductStatus::Draft => ProductStatus::Published,
+        other => other,
+    };
+    let live = products::set_live(tx, granted.organization, product.id, status, release.id).await?;
+    let line = |status: ProductStatus, number: Option<i32>| serde_json::json!({"status": status, "live_release": number});
+    let (before, after) = (line(product.status, product.live_release_number), line(live.status, Some(release.number)));
+    granted.log(tx, action, ("product", product.id), Some(before), Some(after)).await?;
+    Ok(changes::record(tx, EntityKind::Product, product.id).await?)
+}
+
+#[utoipa::path(post, path = "/v1/products/{id}/rollback", tag = "releases", request_body = RollbackForm,
+    params(("id" = Uuid, Path)),
+    description = "Gateways serve an older release again. The draft and the plans stay as they are.",
+    responses((status = 200, body = Release), (status = 202, body = Release)))]
+async fn roll_back_product(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    prefer: Prefer,
+    Json(form): Json<RollbackForm>,
+) -> Result<Response, ApiError> {
+    let granted = access::to_product(&state, &caller, id, Role::Developer).await?;
+    let (granted, addresses) = (&granted, &state.settings.upstream);
+    let written = state
+        .store
+        .run_tx("roll_back_product", |tx| Box::pin(roll_back(tx, granted, id, form.release, addresses)))
+        .await?;
+    finish(&state, prefer, written).await
+}
+
+async fn roll_back(
+    tx: &Transaction<'_>,
+    granted: &Granted,
+    id: Uuid,
+    number: i32,
+    addresses: &AddressPolicy,
+) -> Result<Written, ApiError> {
+    let product = product_api::lock(tx, granted, id).await?;
+    product_api::not_retired(&product)?;
+    let release = find(tx, granted, id, number).await?;
+    if product.live_release_id == Some(release.id) {
+        return Err(ApiError::new(Code::InvalidState, format!("Release {number} is live already.")));
+    }
+    recheck(&releases::compiled(tx, release.id).await?, addresses).map_err(refused)?;
+    let change = go_live(tx, granted, &product, &release, "product.rollback").await?;
+    Ok(Written::ok(&Release::of(release, true))?.change(change))
+}
+
+#[utoipa::path(get, path = "/v1/products/{id}/releases", tag = "releases", params(("id" = Uuid, Path), PageQuery),
+    responses((status = 200, body = Page<Release>)))]
+async fn list_releases(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path(id): Path<Uuid>,
+    Query(page): Query<PageQuery>,
+) -> Result<axum::Json<Page<Release>>, ApiError> {
+    let granted = access::to_product(&state, &caller, id, Role::Viewer).await?;
+    let (organization, after, limit) = (granted.organization, page.after(), page.rows());
+    let (live, rows) = state
+        .store
+        .read::<_, ApiError, _>("list_releases", |tx| {
+            Box::pin(async move {
+                let live = products::get(tx, organization, id).await?.and_then(|row| row.live_release_id);
+                Ok((live, releases::list(tx, organization, id, after, limit).await?))
+            })
+        })
+        .await?;
+    let place = |row: &ReleaseRow| After { created_at: row.created_at, id: row.id };
+    Ok(axum::Json(page.page(rows, place, |row| {
+        let is_live = live == Some(row.id);
+        Release::of(row, is_live)
+    })))
+}
+
+#[utoipa::path(get, path = "/v1/products/{id}/releases/{number}", tag = "releases",
+    params(("id" = Uuid, Path), ("number" = i32, Path)),
+    responses((status = 200, body = ReleaseDetail)))]
+async fn show_release(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path((id, number)): Path<(Uuid, i32)>,
+) -> Result<axum::Json<ReleaseDetail>, ApiError> {
+    let granted = access::to_product(&state, &caller, id, Role::Viewer).await?;
+    let granted = &granted;
+    let (live, row) = state
+        .store
+        .read::<_, ApiError, _>("show_release", |tx| {
+            Box::pin(async move {
+                let live = products::get(tx, granted.organization, id).await?.and_then(|row| row.live_release_id);
+                Ok((live, find(tx, granted, id, number).await?))
+            })
+        })
+        .await?;
+    let summary = row.summary.clone();
+    let is_live = live == Some(row.id);
+    Ok(axum::Json(ReleaseDetail { release: Release::of(row, is_live), summary }))
+}
+
+#[utoipa::path(get, path = "/v1/products/{id}/releases/{a}/compare/{b}", tag = "releases",
+    params(("id" = Uuid, Path), ("a" = i32, Path, description = "Number of the release before"), ("b" = i32, Path, description = "Number of the release after")),
+    responses((status = 200, body = Comparison)))]
+async fn compare_releases(
+    State(state): State<AppState>,
+    caller: Caller,
+    Path((id, from, to)): Path<(Uuid, i32, i32)>,
+) -> Result<axum::Json<Comparison>, ApiError> {
+    let granted = access::to_product(&state, &caller, id, Role::Viewer).await?;
+    let granted = &granted;
+    let (before, after) = state
+        .store
+        .read::<_, ApiError, _>("compare_releases", |tx| {
+            Box::pin(async move { Ok((find(tx, granted, id, from).await?, find(tx, granted, id, to).await?)) })
+        })
+        .await?;
+    Ok(axum::Json(Comparison { from, to, diff: compare(&before.summary, &after.summary) }))
+}
+
+async fn find(tx: &Transaction<'_>, granted: &Granted, product: Uuid, number: i32) -> Result<ReleaseRow, ApiError> {
+    let row = releases::get(tx, granted.organization, product, number).await?;
+    row.ok_or_else(|| ApiError::new(Code::NotFound, format!("The product has no release {number}.")))
+}
+
+fn refused(faults: Vec<Fault>) -> ApiError {
+    let detail = format!("Nothing was published. Faults found: {}.", faults.len());
+    ApiError { errors: faults, ..ApiError::new(Code::PublishRefused, detail) }
+}
+
+impl Release {
+    fn of(row: ReleaseRow, is_live: bool) -> Release {
+        Release {
+            id: row.id,
+            product_id: row.product_id,
+            number: row.number,
+            note: row.note,
+            created_by: row.created_by,
+            created_at: row.created_at,
+            is_live,
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Whole conversations over real sockets: what a gateway is sent, when, and what becomes of its word.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use prometheus::Registry;
+use settings::Secret;
+use snapshot::record::{EntityKind, EntityRef};
+use snapshot::token::Token;
+use snapshot::wire::feed_client::FeedClient;
+use snapshot::wire::{FromGateway, ToGateway, from_gateway, to_gateway};
+use tokio_util::sync::DropGuard;
+use tonic::Code;
+use tonic::transport::Endpoint;
+use uuid::Uuid;
+
+use super::*;
+use crate::changes::{Revisions, Served};
+use crate::publish::builder::rows::Rows;
+use crate::publish::builder::{Builder, BuilderMetrics};
+use crate::settings::{Feed as FeedSettings, FeedListen, FeedTls};
+
+const SECRET: &str = "the feed's secret";
+/// Beyond it a test has hung.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A control plane's feed with all that drives it.
+struct Plane {
+    rows: Rows,
+    book: Arc<Book>,
+    revisions: Revisions,
+    url: String,
+    _stop: DropGuard,
+}
+
+fn tcp() -> FeedSettings {
+    FeedSettings { listen: FeedListen::Tcp("127.0.0.1:0".parse().unwrap()), token: Some(Secret::new(SECRET)), tls: None }
+}
+
+impl Plane {
+    async fn start() -> Plane {
+        Plane::start_on(Rows::start().await, tcp()).await
+    }
+
+    async fn start_on(rows: Rows, settings: FeedSettings) -> Plane {
+        let stop = CancellationToken::new();
+        let revisions = Revisions::start(rows.store.clone(), 7, &stop);
+        let book = Arc::new(Book::default());
+        let registry = Registry::new();
+        let builder = Builder::new(rows.store.clone(), Arc::clone(&book), BuilderMetrics::register(&registry).unwrap());
+        tokio::spawn(builder.run(revisions.signals().clone(), stop.clone()));
+        let listener = Listener::bind(&settings).await.unwrap();
+        let url = match (&settings.listen, listener.address()) {
+            (FeedListen::Unix(path), _) => format!("unix://{}", path.display()),
+            (_, address) => format!("http://{}", address.unwrap()),
+        };
+        let bearer = settings.token.as_ref().map(|token| Bearer::new(token.expose()));
+        let metrics = FeedMetrics::register(&registry).unwrap();
+        let feed =
+            Feed::start(rows.store.clone(), Arc::clone(&book), revisions.signals(), bearer, metrics, &stop);
+        tokio::spawn(listener.serve(feed, stop.clone()));
+        Plane { rows, book, revisions, url, _stop: stop.drop_guard() }
+    }
+
+    async fn gateway(&self, name: &str) -> Gateway {
+        Gateway::connect(&self.url, Some(SECRET), hello(name)).await.unwrap()
+    }
+
+    /// As a handler does after its commit.
+    async fn newest(&self) -> u64 {
+        let sql = "SELECT max(id) FROM config_changes";
+        let id = self.rows.client.query_one(sql, &[]).await.unwrap().get(0);
+        self.revisions.numbered(crate::changes::ChangeId(id)).await.unwrap()
+    }
+}
+
+/// What a gateway does, without a proxy.
+struct Gateway {
+    outbox: mpsc::Sender<FromGateway>,
+    inbox: Streaming<ToGateway>,
+    token: Option<Token>,
+    records: BTreeMap<EntityRef, wire::Record>,
+    heartbeats: usize,
+    full_snapshots: usize,
+}
+
+fn hello(name: &str) -> wire::Hello {
+    wire::Hello {
+        node_id: Uuid::now_v7().as_bytes().to_vec(),
+        node_name: name.into(),
+        boot_id: Uuid::now_v7().as_bytes().to_vec(),
+        version: "1".into(),
+        protocol: wire::PROTOCOL,
+        features: vec![],
+        have: None,
+    }
+}
+
+fn entity_of(record: &wire::Record) -> EntityRef {
+    let (kind, id) = match record.record.as_ref().unwrap() {
+        wire::record::Record::Fleet(_) => (EntityKind::Fleet, vec![0; 16]),
+        wire::record::Record::Product(product) => (EntityKind::Product, product.id.clone()),
+        wire::record::Record::Plan(plan) => (EntityKind::Plan, plan.id.clone()),
+        wire::record::Record::Subscription(subscription) => (EntityKind::Subscription, subscription.id.clone()),
+        wire::record::Record::Key(key) => (EntityKind::Key, key.id.clone()),
+    };
+    EntityRef { kind, id: Uuid::from_slice(&id).unwrap() }
+}
+
+impl Gateway {
+    async fn connect(url: &str, secret: Option<&str>, hello: wire::Hello) -> Result<Gateway, Status> {
+        let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+        let mut client = FeedClient::new(channel).max_decoding_message_size(wire::FEED_MESSAGE_BYTES_MAX);
+        let (outbox, messages) = mpsc::channel(64);
+        let token = hello.have.as_ref().map(|token| Token::try_from(token).unwrap());
+        outbox.send(FromGateway { message: Some(from_gateway::Message::Hello(hello)) }).await.unwrap();
+        let mut request = Request::new(ReceiverStream::new(messages));
+        if let Some(secret) = secret {
+            request.metadata_mut().insert("authorization", format!("Bearer {secret}").parse().unwrap());
+        }
+        let inbox = client.follow(request).await?.into_inner();
+        Ok(Gateway { outbox, inbox, token, records: BTreeMap::new(), heartbeats: 0, full_snapshots: 0 })
+    }
+
+    /// The next message that is not a heartbeat, or the error that ends the stream.
+    async fn next(&mut self) -> Result<to_gateway::Message, Status> {
+        loop {
+            let message = tokio::time::timeout(PATIENCE, self.inbox.message()).await.expect("a message comes")?;
+            match message.ok_or_else(|| Status::ok("ended"))?.message.unwrap() {
+                to_gateway::Message::Heartbeat(_) => self.heartbeats += 1,
+                other => return Ok(other),
+            }
+        }
+    }
+
+    async fn take(&mut self) -> Result<(), Status> {
+        match self.next().await? {
+            to_gateway::Message::Manifest(manifest) => {
+                self.records.clear();
+                self.full_snapshots += 1;
+                for (index, digest) in manifest.chunk_digests.iter().enumerate() {
+                    let to_gateway::Message::Chunk(chunk) = self.next().await? else { panic!("a chunk") };
+                    assert_eq!(chunk.index as usize, index);
+                    assert_eq!(<sha2::Sha256 as sha2::Digest>::digest(&chunk.records).as_slice(), digest.as_slice());
+                    let records = <wire::Records as prost::Message>::decode(chunk.records).unwrap().records;
+                    self.records.extend(records.into_iter().map(|record| (entity_of(&record), record)));
+                }
+                self.token = Some(Token::try_from(&manifest.token.unwrap()).unwrap());
+            }
+            to_gateway::Message::Delta(delta) => {
+                let token = self.token.unwrap();
+                assert_eq!((delta.epoch.as_slice(), delta.from), (token.epoch.as_bytes().as_slice(), token.revision));
+                for change in delta.changes {
+                    match change.change.unwrap() {
+                        wire::change::Change::Put(record) => drop(self.records.insert(entity_of(&record), record)),
+                        wire::change::Change::Remove(entity) => {
+                            self.records.remove(&EntityRef::try_from(&entity).unwrap());
+                        }
+                    }
+                }
+                self.token = Some(Token { revision: delta.to, ..token });
+            }
+            other => panic!("{other:?}"),
+        }
+        Ok(())
+    }
+
+    async fn ack(&self) {
+        let ack = wire::Ack { served: self.token.map(wire::Token::from), refusals: vec![] };
+        self.outbox.send(FromGateway { message: Some(from_gateway::Message::Ack(ack)) }).await.unwrap();
+    }
+
+    async fn take_up_to(&mut self, revision: u64) {
+        while self.token.is_none_or(|token| token.revision < revision) {
+            self.take().await.unwrap();
+        }
+    }
+
+    fn assert_equals(&self, book: &Book) {
+        let (token, records) = book.records();
+        assert_eq!(self.token, token);
+        let held: BTreeMap<_, _> = records.iter().map(|(entity, record)| (*entity, record.as_ref().clone())).collect();
+        assert_eq!(self.records, held);
+    }
+}
+
+async fn refusal(url: &str, secret: Option<&str>, hello: wire::Hello) -> Status {
+    match Gateway::connect(url, secret, hello).await {
+        Err(status) => status,
+        Ok(mut gateway) => gateway.next().await.expect_err("a refusal"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_gets_everything_then_each_change_and_its_word_counts() {
+    let plane = Plane::start().await;
+    let acme = plane.rows.organization("acme").await;
+    let shop = plane.rows.product(acme, "shop").await;
+    let revision = plane.newest().await;
+    let mut gateway = plane.gateway("one").await;
+    gateway.take_up_to(revision).await;
+    assert_eq!(gateway.full_snapshots, 1);
+    gateway.assert_equals(&plane.book);
+
+    let missing = plane.revisions.served(revision, Duration::ZERO).await.unwrap();
+    assert_eq!(missing.missing.len(), 1, "sent is not served");
+    gateway.ack().await;
+    let served = plane.revisions.served(revision, PATIENCE).await.unwrap();
+    assert_eq!(served, Served::default());
+
+    let plan = plane.rows.plan(shop, "basic").await;
+    let bought = plane.rows.subscription(shop, plan, acme).await;
+    let key = plane.rows.key(bought).await;
+    let sold = plane.newest().await;
+    gateway.take_up_to(sold).await;
+    assert!(gateway.records.contains_key(&EntityRef { kind: EntityKind::Key, id: key }));
+    plane.rows.change("key", key, "UPDATE api_keys SET status = 'revoked', revoked_at = now() WHERE id = $1").await;
+    let revoked = plane.newest().await;
+    gateway.take_up_to(revoked).await;
+    assert!(!gateway.records.contains_key(&EntityRef { kind: EntityKind::Key, id: key }));
+    assert_eq!(gateway.full_snapshots, 1, "changes come as deltas");
+    gateway.assert_equals(&plane.book);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_resumes_where_it_was_at_this_and_at_another_control_plane() {
+    let plane = Plane::start().await;
+    let acme = plane.rows.organization("acme").await;
+    let first = plane.newest().await;
+    let mut introduction = hello("one");
+    let mut gateway = Gateway::connect(&plane.url, Some(SECRET), introduction.clone()).await.unwrap();
+    gateway.take_up_to(first).await;
+    let (token, records) = (gateway.token, std::mem::take(&mut gateway.records));
+    drop(gateway);
+
+    let shop = plane.rows.product(acme, "shop").await;
+    let second = plane.newest().await;
+    introduction.have = token.map(wire::Token::from);
+    let other = Plane::start_on(Rows::of(plane.rows.store.clone()).await, tcp()).await;
+    for url in [&plane.url, &other.url] {
+        let mut resumed = Gateway::connect(url, Some(SECRET), introduction.clone()).await.unwrap();
+        resumed.records.clone_from(&records);
+        resumed.take_up_to(second).await;
+        assert_eq!(resumed.full_snapshots, 0);
+        assert!(resumed.records.contains_key(&EntityRef { kind: EntityKind::Product, id: shop }));
+        resumed.assert_equals(&plane.book);
+    }
+
+    let stranger = Token { epoch: Uuid::now_v7(), revision: second };
+    introduction.have = Some(stranger.into());
+    let mut anew = Gateway::connect(&plane.url, Some(SECRET), introduction).await.unwrap();
+    anew.token = None;
+    anew.take_up_to(second).await;
+    assert_eq!(anew.full_snapshots, 1, "another epoch gets everything");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_gateway_gets_fewer_and_larger_deltas_and_ends_up_equal() {
+    let plane = Plane::start().await;
+    let acme = plane.rows.organization("acme").await;
+    let shop = plane.rows.product(acme, "shop").await;
+    let first = plane.newest().await;
+    let mut gateway = plane.gateway("slow").await;
+    gateway.take_up_to(first).await;
+    for index in 0..200 {
+        plane.rows.release(shop, &format!("/{}/{index}", "long".repeat(60))).await;
+        if index % 10 == 0 {
+            plane.newest().await;
+        }
+    }
+    let last = plane.newest().await;
+    gateway.take_up_to(last).await;
+    gateway.assert_equals(&plane.book);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_come_where_nothing_changes() {
+    let plane = Plane::start().await;
+    plane.rows.organization("acme").await;
+    let first = plane.newest().await;
+    let mut gateway = plane.gateway("one").await;
+    gateway.take_up_to(first).await;
+    for _ in 0..2 {
+        let message = tokio::time::timeout(PATIENCE, gateway.inbox.message()).await.unwrap().unwrap().unwrap();
+        let Some(to_gateway::Message::Heartbeat(heartbeat)) = message.message else { panic!("{message:?}") };
+        assert_eq!(heartbeat.newest, plane.book.newest().map(wire::Token::from));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_and_bad_manners_are_refused() {
+    let plane = Plane::start().await;
+    for secret in [None, Some("wrong")] {
+        assert_eq!(refusal(&plane.url, secret, hello("one")).await.code(), Code::Unauthenticated);
+    }
+    let other_protocol = wire::Hello { protocol: 99, ..hello("one") };
+    assert_eq!(refusal(&plane.url, Some(SECRET), other_protocol).await.code(), Code::FailedPrecondition);
+    let nameless = wire::Hello { node_name: String::new(), ..hello("one") };
+    assert_eq!(refusal(&plane.url, Some(SECRET), nameless).await.code(), Code::InvalidArgument);
+    let _first = plane.gateway("one").await;
+    // The name is taken once the first has been registered, which its first message shows.
+    let mut first = plane.gateway("two").await;
+    plane.rows.organization("acme").await;
+    let revision = plane.newest().await;
+    first.take_up_to(revision).await;
+    assert_eq!(refusal(&plane.url, Some(SECRET), hello("two")).await.code(), Code::AlreadyExists);
+
+    let second_hello = from_gateway::Message::Hello(hello("two"));
+    first.outbox.send(FromGateway { message: Some(second_hello) }).await.unwrap();
+    assert_eq!(first.next().await.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_of_a_gateway_are_stored_with_its_reasons() {
+    let plane = Plane::start().await;
+    let acme = plane.rows.organization("acme").await;
+    let revision = plane.newest().await;
+    let mut gateway = plane.gateway("partial").await;
+    gateway.take_up_to(revision).await;
+    let entity = EntityRef { kind: EntityKind::Product, id: acme };
+    let refusals = vec![wire::Refusal { entity: Some(entity.into()), reason: "lacks\0 cors.v9".into() }];
+    let ack = wire::Ack { served: gateway.token.map(wire::Token::from), refusals };
+    gateway.outbox.send(FromGateway { message: Some(from_gateway::Message::Ack(ack)) }).await.unwrap();
+    assert_eq!(plane.revisions.served(revision, PATIENCE).await.unwrap(), Served::default());
+    let stored = plane.rows.client.query_one("SELECT refusals::text FROM nodes", &[]).await.unwrap();
+    let stored: serde_json::Value = serde_json::from_str(stored.get(0)).unwrap();
+    assert_eq!(stored, serde_json::json!([{ "entity": format!("product {acme}"), "reason": "lacks cors.v9" }]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_is_its_owners_alone_and_replaces_a_dead_one() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join("feed.sock");
+    drop(tokio::net::UnixListener::bind(&path).unwrap());
+    let settings = FeedSettings { listen: FeedListen::Unix(path.clone()), token: None, tls: None };
+    let plane = Plane::start_on(Rows::start().await, settings.clone()).await;
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(Listener::bind(&settings).await, Err(FeedError::InUse(_))));
+    plane.rows.organization("acme").await;
+    let revision = plane.newest().await;
+    let mut gateway = Gateway::connect(&plane.url, None, hello("one")).await.unwrap();
+    gateway.take_up_to(revision).await;
+    gateway.assert_equals(&plane.book);
+}
+
+#[tokio::test]
+async fn an_open_address_needs_tls_and_tcp_needs_a_token() {
+    let open = FeedSettings { listen: FeedListen::Tcp("0.0.0.0:0".parse().unwrap()), ..tcp() };
+    assert!(matches!(Listener::bind(&open).await, Err(FeedError::NeedsTls(_))));
+    let no_token = FeedSettings { token: None, ..tcp() };
+    assert!(matches!(Listener::bind(&no_token).await, Err(FeedError::NeedsToken)));
+    let tls = FeedTls { certificate: "/nowhere/cert.pem".into(), key: "/nowhere/key.pem".into() };
+    let no_file = FeedSettings { tls: Some(tls), ..tcp() };
+    assert!(matches!(Listener::bind(&no_file).await, Err(FeedError::File { .. })));
+}

@@ -1,0 +1,435 @@
+//! Every admitted request is counted once, whatever is repeated, restarted or emptied between the gateway and Postgres.
+
+use std::time::Duration;
+
+use prometheus::Registry;
+use prost::Message;
+use redis::aio::MultiplexedConnection;
+use servers::PrivateRedis;
+use snapshot::wire;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::billable::{BillableClasses, billable};
+use super::event::{Batch, EntryFault, Event, Outcome};
+use super::*;
+use crate::publish::builder::rows::Rows;
+
+const STREAM: &str = "apihub:usage";
+const GROUP: &str = "control-plane";
+/// Beyond it a test has hung.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// 2026-11-22 06:00:30 UTC.
+const AT_MS: i64 = 1_795_327_230_000;
+
+struct World {
+    rows: Rows,
+    redis: PrivateRedis,
+    metrics: IngestMetrics,
+    _dir: TempDir,
+}
+
+impl World {
+    async fn start() -> World {
+        let dir = tempfile::Builder::new().prefix("rd").tempdir_in("/tmp").unwrap();
+        let redis = PrivateRedis::start(&dir.path().join("r"), false).unwrap();
+        let metrics = IngestMetrics::register(&Registry::new()).unwrap();
+        World { rows: Rows::start().await, redis, metrics, _dir: dir }
+    }
+
+    async fn redis(&self) -> MultiplexedConnection {
+        redis::Client::open(self.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+
+    fn consumer(&self, name: &str, abandoned_after: Duration) -> Consumer {
+        let stream = UsageStream::new(&self.redis.url(), STREAM, GROUP, name).unwrap();
+        Consumer::new(self.rows.store.clone(), stream, self.metrics.clone(), abandoned_after)
+    }
+
+    async fn send(&self, batch: &wire::UsageBatch) {
+        self.send_raw(b"1", &batch.encode_to_vec()).await;
+    }
+
+    async fn send_raw(&self, version: &[u8], payload: &[u8]) {
+        let mut command = redis::cmd("XADD");
+        command.arg(STREAM).arg("*").arg("v").arg(version).arg("b").arg(payload);
+        let _id: String = command.query_async(&mut self.redis().await).await.unwrap();
+    }
+
+    async fn entries_left(&self) -> u64 {
+        redis::cmd("XLEN").arg(STREAM).query_async(&mut self.redis().await).await.unwrap()
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        self.rows.client.query_one(sql, &[]).await.unwrap().get::<_, Option<i64>>(0).unwrap_or_default()
+    }
+
+    /// Logged requests, and requests of the minutes: always the same.
+    async fn counted(&self) -> i64 {
+        let logs = self.number("SELECT count(*) FROM usage_logs").await;
+        let minutes = self.number("SELECT sum(request_count)::bigint FROM usage_minutes").await;
+        assert_eq!(logs, minutes);
+        logs
+    }
+
+    async fn wait_for_count(&self, count: i64) {
+        let reached = async {
+            while self.counted().await < count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, reached).await.expect("everything is counted");
+        assert_eq!(self.counted().await, count);
+    }
+
+    fn run(&self) -> tokio_util::sync::DropGuard {
+        let stop = CancellationToken::new();
+        let usage = Usage {
+            redis_url: Some(settings::Secret::new(self.redis.url())),
+            stream: STREAM.into(),
+            group: GROUP.into(),
+            consumer: "one".into(),
+        };
+        let (store, metrics, shutdown) = (self.rows.store.clone(), self.metrics.clone(), stop.clone());
+        tokio::spawn(async move { super::run(store, &usage, metrics, shutdown).await });
+        stop.drop_guard()
+    }
+}
+
+fn event() -> wire::UsageEvent {
+    wire::UsageEvent {
+        at_ms: AT_MS,
+        request_id: Uuid::now_v7().as_bytes().to_vec(),
+        key: 1,
+        subscription: 2,
+        product: 3,
+        endpoint: 4,
+        plan: 5,
+        method: "GET".into(),
+        status: 200,
+        verdict: wire::Verdict::Proxied.into(),
+        failed_by: wire::FailedBy::Nobody.into(),
+        request_bytes: 10,
+        response_bytes: 100,
+        latency_us: 1_000,
+        upstream_latency_us: 900,
+        upstream_contacted: true,
+        test_key: false,
+    }
+}
+
+fn batch(epoch: Uuid, sequence: u64, events: usize) -> wire::UsageBatch {
+    wire::UsageBatch {
+        node_id: Uuid::from_u128(9).as_bytes().to_vec(),
+        epoch: epoch.as_bytes().to_vec(),
+        sequence,
+        events: (0..events).map(|_| event()).collect(),
+    }
+}
+
+fn parsed(change: impl FnOnce(&mut wire::UsageEvent)) -> Event {
+    let mut wire = batch(Uuid::from_u128(1), 0, 1);
+    change(&mut wire.events[0]);
+    Batch::parse(Some(b"1"), Some(wire.encode_to_vec().into())).unwrap().events.remove(0)
+}
+
+#[tokio::test]
+async fn a_batch_becomes_log_rows_and_minutes_and_leaves_the_stream() {
+    let world = World::start().await;
+    let mut mixed = batch(Uuid::now_v7(), 0, 3);
+    mixed.events[1].verdict = wire::Verdict::RateLimited.into();
+    mixed.events[1].status = 429;
+    mixed.events[1].upstream_contacted = false;
+    mixed.events[2].verdict = wire::Verdict::UpstreamError.into();
+    mixed.events[2].failed_by = wire::FailedBy::Upstream.into();
+    mixed.events[2].status = 502;
+    world.send(&mixed).await;
+    let mut consumer = world.consumer("one", ABANDONED_AFTER);
+    consumer.open().await.unwrap();
+    assert_eq!(consumer.take_new().await.unwrap(), 1);
+    assert_eq!(world.counted().await, 3);
+    assert_eq!(world.entries_left().await, 0);
+    let sums = "SELECT sum(admitted_count)::bigint, sum(failed_count)::bigint, sum(billable_count)::bigint,
+        sum(response_bytes)::bigint, count(*), min(extract(epoch FROM minute))::bigint FROM usage_minutes";
+    let row = world.rows.client.query_one(sums, &[]).await.unwrap();
+    let found: [i64; 6] = std::array::from_fn(|column| row.get(column));
+    assert_eq!(found, [2, 1, 1, 300, 3, AT_MS / 1_000 - 30]);
+    let logs = "SELECT ordinal, verdict, failed_by, status, billable, upstream_latency_us FROM usage_logs ORDER BY ordinal";
+    let rows = world.rows.client.query(logs, &[]).await.unwrap();
+    let verdicts: Vec<(i32, &str, Option<&str>, i16, bool, Option<i64>)> = rows
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5)))
+        .collect();
+    assert_eq!(
+        verdicts,
+        [
+            (0, "admitted", None, 200, true, Some(900)),
+            (1, "rate_limited", None, 429, false, None),
+            (2, "admitted", Some("upstream"), 502, false, Some(900)),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_again_is_not_counted_again() {
+    let world = World::start().await;
+    let epoch = Uuid::now_v7();
+    for _ in 0..3 {
+        world.send(&batch(epoch, 0, 5)).await;
+    }
+    let mut consumer = world.consumer("one", ABANDONED_AFTER);
+    consumer.open().await.unwrap();
+    consumer.take_new().await.unwrap();
+    world.send(&batch(epoch, 0, 5)).await;
+    world.send(&batch(epoch, 1, 5)).await;
+    consumer.take_new().await.unwrap();
+    assert_eq!(world.counted().await, 10);
+    assert_eq!(world.entries_left().await, 0);
+    assert_eq!(world.metrics.duplicates.get(), 3);
+}
+
+#[tokio::test]
+async fn a_restart_between_the_commit_and_the_acknowledgement_counts_nothing_twice() {
+    let world = World::start().await;
+    let epoch = Uuid::now_v7();
+    let sent = batch(epoch, 0, 4);
+    world.send(&sent).await;
+    let mut first = world.consumer("one", Duration::ZERO);
+    first.open().await.unwrap();
+    // Committed, and then the process ends.
+    let entries = first.stream().read_new().await.unwrap();
+    let parsed = Batch::parse(Some(b"1"), entries[0].payload.clone()).unwrap();
+    write::write_batches(&world.rows.store, &[parsed]).await.unwrap();
+    drop(first);
+    assert_eq!((world.counted().await, world.entries_left().await), (4, 1));
+
+    let mut same = world.consumer("one", Duration::ZERO);
+    same.open().await.unwrap();
+    assert_eq!(same.take_new().await.unwrap(), 0, "it was delivered already");
+    assert_eq!(same.take_pending().await.unwrap(), 1);
+    assert_eq!((world.counted().await, world.entries_left().await), (4, 0));
+}
+
+#[tokio::test]
+async fn what_a_dead_consumer_left_is_taken_over_by_another() {
+    let world = World::start().await;
+    let epoch = Uuid::now_v7();
+    let mut dead = world.consumer("dead", Duration::ZERO);
+    dead.open().await.unwrap();
+    for sequence in 0..40 {
+        world.send(&batch(epoch, sequence, 2)).await;
+        assert_eq!(dead.stream().read_new().await.unwrap().len(), 1);
+    }
+    let mut heir = world.consumer("heir", Duration::ZERO);
+    heir.open().await.unwrap();
+    assert_eq!(heir.take_abandoned().await.unwrap(), 40);
+    assert_eq!((world.counted().await, world.entries_left().await), (80, 0));
+    let watermark = world.number("SELECT contiguous_seq FROM ingest_watermarks").await;
+    assert_eq!(watermark, 39);
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_moved_aside_whole_and_holds_up_nothing() {
+    let world = World::start().await;
+    world.send(&batch(Uuid::now_v7(), 0, 1)).await;
+    world.send_raw(b"1", b"\xff\xff\xff no batch").await;
+    world.send_raw(b"2", b"of the future").await;
+    let mut bad_event = batch(Uuid::now_v7(), 0, 2);
+    bad_event.events[1].status = 1_000;
+    world.send(&bad_event).await;
+    world.send(&batch(Uuid::now_v7(), 0, 1)).await;
+    let mut command = redis::cmd("XADD");
+    let _id: String =
+        command.arg(STREAM).arg("*").arg("other").arg("thing").query_async(&mut world.redis().await).await.unwrap();
+    let mut consumer = world.consumer("one", ABANDONED_AFTER);
+    consumer.open().await.unwrap();
+    consumer.take_new().await.unwrap();
+    assert_eq!((world.counted().await, world.entries_left().await), (2, 0));
+    let rows = world.rows.client.query("SELECT reason, payload FROM ingest_failures ORDER BY id", &[]).await.unwrap();
+    let reasons: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(reasons.len(), 4);
+    assert!(reasons[0].starts_with("the batch does not decode"), "{reasons:?}");
+    assert_eq!(reasons[1], "the entry's version is not 1");
+    assert_eq!(reasons[2], "event 1: status is missing or not valid");
+    assert_eq!(reasons[3], "the entry lacks the field 'v'");
+    assert_eq!(rows[0].get::<_, Vec<u8>>(1), b"\xff\xff\xff no batch");
+    assert!(String::from_utf8(rows[3].get(1)).unwrap().contains("thing"));
+    assert_eq!(world.metrics.failures.get(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_postgres_refuses_for_ever_is_moved_aside_alone() {
+    let world = World::start().await;
+    // Stands for any constraint that this code does not know of.
+    let check = "ALTER TABLE usage_logs ADD CONSTRAINT no_teapots CHECK (status <> 418) NOT VALID";
+    world.rows.client.batch_execute(check).await.unwrap();
+    let mut refused = batch(Uuid::now_v7(), 0, 1);
+    refused.events[0].status = 418;
+    world.send(&batch(Uuid::now_v7(), 0, 2)).await;
+    world.send(&refused).await;
+    world.send(&batch(Uuid::now_v7(), 0, 3)).await;
+    let _running = world.run();
+    world.wait_for_count(5).await;
+    let aside = "SELECT count(*) FROM ingest_failures WHERE reason LIKE '%no_teapots%'";
+    let moved = async {
+        while world.number(aside).await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, moved).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_emptied_redis_and_a_killed_redis_only_delay() {
+    let mut world = World::start().await;
+    let epoch = Uuid::now_v7();
+    let _running = world.run();
+    world.send(&batch(epoch, 0, 1)).await;
+    world.wait_for_count(1).await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut world.redis().await).await.unwrap();
+    world.send(&batch(epoch, 1, 1)).await;
+    world.wait_for_count(2).await;
+    world.redis.restart().unwrap();
+    world.send(&batch(epoch, 1, 1)).await;
+    world.send(&batch(epoch, 2, 1)).await;
+    world.wait_for_count(3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_postgres_refuses_connections_nothing_is_acknowledged() {
+    let world = World::start().await;
+    let epoch = Uuid::now_v7();
+    let database: String = world.rows.client.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
+    let close = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
+    world.rows.client.batch_execute(&close).await.unwrap();
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    world.rows.sql(others, &[]).await;
+    let _running = world.run();
+    world.send(&batch(epoch, 0, 2)).await;
+    let tried = async {
+        while world.metrics.retries.get() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, tried).await.expect("it keeps trying");
+    assert_eq!(world.entries_left().await, 1);
+    let open = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true");
+    world.rows.client.batch_execute(&open).await.unwrap();
+    world.wait_for_count(2).await;
+    assert_eq!(world.metrics.failures.get(), 0);
+}
+
+#[tokio::test]
+async fn watermarks_stop_at_a_gap_and_rows_below_them_may_go() {
+    let world = World::start().await;
+    let epoch = Uuid::now_v7();
+    let mut consumer = world.consumer("one", ABANDONED_AFTER);
+    consumer.open().await.unwrap();
+    let watermark = "SELECT contiguous_seq FROM ingest_watermarks";
+    for (sequence, reached) in [(0, 0), (1, 1), (3, 1), (4, 1), (2, 4)] {
+        world.send(&batch(epoch, sequence, 1)).await;
+        consumer.take_new().await.unwrap();
+        assert_eq!(world.number(watermark).await, reached, "after {sequence}");
+    }
+    world.rows.sql("UPDATE ingested_batches SET ingested_at = now() - interval '8 days'", &[]).await;
+    assert_eq!(crate::store::usage::prune_batches(&world.rows.store).await.unwrap(), 5);
+    world.send(&batch(epoch, 3, 1)).await;
+    consumer.take_new().await.unwrap();
+    assert_eq!(world.counted().await, 5, "the watermark still knows it");
+}
+
+#[tokio::test]
+async fn a_plan_says_which_classes_cost_money_and_a_key_when_it_was_used() {
+    let world = World::start().await;
+    let rows = &world.rows;
+    let acme = rows.organization("acme").await;
+    let shop = rows.product(acme, "shop").await;
+    let plan = rows.plan(shop, "basic").await;
+    let bought = rows.subscription(shop, plan, acme).await;
+    let key = rows.key(bought).await;
+    let draft = "INSERT INTO plans (id, product_id, family_id, slug, name, price, currency, rate_limit, billable_statuses)
+        VALUES ($1, $2, $1, 'errors', 'errors', 0, 'USD', 60, '{4xx,5xx}')";
+    let errors = Uuid::now_v7();
+    rows.client.batch_execute("BEGIN").await.unwrap();
+    rows.sql(draft, &[&errors, &shop]).await;
+    let policy = "INSERT INTO rate_limit_policies (id, plan_id, requests_per_minute, burst_limit) VALUES ($1, $1, 60, 6)";
+    rows.sql(policy, &[&errors]).await;
+    rows.client.batch_execute("COMMIT").await.unwrap();
+    let meter = |sql: &'static str, id: Uuid| async move {
+        let meter: i64 = rows.client.query_one(sql, &[&id]).await.unwrap().get(0);
+        u64::try_from(meter).unwrap()
+    };
+    let errors = meter("SELECT meter_id FROM plans WHERE id = $1", errors).await;
+    let key_meter = meter("SELECT meter_id FROM api_keys WHERE id = $1", key).await;
+    let mut sent = batch(Uuid::now_v7(), 0, 2);
+    for (event, status) in sent.events.iter_mut().zip([200, 404]) {
+        (event.plan, event.key, event.status) = (errors, key_meter, status);
+    }
+    world.send(&sent).await;
+    let mut consumer = world.consumer("one", ABANDONED_AFTER);
+    consumer.open().await.unwrap();
+    consumer.take_new().await.unwrap();
+    assert_eq!(world.number("SELECT status::bigint FROM usage_logs WHERE billable").await, 404);
+    let used = "SELECT (extract(epoch FROM last_used_at) * 1000)::bigint FROM api_keys";
+    assert_eq!(world.number(used).await, AT_MS);
+}
+
+#[test]
+fn what_costs_money_is_one_table() {
+    let default = BillableClasses::default();
+    let all = BillableClasses::parse(["1xx", "2xx", "3xx", "4xx", "5xx"]);
+    let none = BillableClasses::parse([]);
+    let verdict = |verdict: wire::Verdict| move |event: &mut wire::UsageEvent| event.verdict = verdict.into();
+    let answered = parsed(|_| ());
+    assert!(billable(&answered, default) && billable(&answered, all) && !billable(&answered, none));
+    let not_found = parsed(|event| event.status = 404);
+    assert!(!billable(&not_found, default) && billable(&not_found, all));
+    let tested = parsed(|event| event.test_key = true);
+    assert!(!billable(&tested, all));
+    use wire::Verdict::{Forbidden, QuotaExceeded, RateLimited, Unpaid, UpstreamError};
+    for refused in [Unpaid, Forbidden, RateLimited, QuotaExceeded, UpstreamError] {
+        assert!(!billable(&parsed(verdict(refused)), all), "{refused:?}");
+    }
+    let gone = parsed(verdict(wire::Verdict::ClientGone));
+    assert!(billable(&gone, default) && !billable(&gone, none));
+    let gone_before = parsed(|event| {
+        event.verdict = wire::Verdict::ClientGone.into();
+        event.upstream_contacted = false;
+    });
+    assert!(!billable(&gone_before, all));
+    assert_eq!(gone_before.outcome, Outcome::ClientGone);
+}
+
+#[test]
+fn every_field_of_an_event_is_checked_and_named() {
+    let cases: [(&str, fn(&mut wire::UsageEvent)); 13] = [
+        ("at_ms", |event| event.at_ms = 5),
+        ("at_ms", |event| event.at_ms = i64::MAX),
+        ("request_id", |event| event.request_id.clear()),
+        ("key", |event| event.key = u64::MAX),
+        ("subscription", |event| event.subscription = u64::MAX),
+        ("plan", |event| event.plan = u64::MAX),
+        ("method", |event| event.method.clear()),
+        ("method", |event| event.method = "G\0T".into()),
+        ("status", |event| event.status = 99),
+        ("verdict", |event| event.verdict = 0),
+        ("verdict", |event| event.verdict = 77),
+        ("failed_by", |event| event.failed_by = 77),
+        ("response_bytes", |event| event.response_bytes = u64::MAX),
+    ];
+    for (field, spoil) in cases {
+        let mut wire = batch(Uuid::now_v7(), 0, 1);
+        spoil(&mut wire.events[0]);
+        let fault = Batch::parse(Some(b"1"), Some(wire.encode_to_vec().into())).unwrap_err();
+        assert_eq!(fault, EntryFault::Event { index: 0, field });
+    }
+    let too_many = batch(Uuid::now_v7(), 0, 10_001).encode_to_vec();
+    assert_eq!(Batch::parse(Some(b"1"), Some(too_many.into())), Err(EntryFault::TooManyEvents(10_001)));
+    let too_large = vec![0; super::event::ENTRY_BYTES_MAX + 1];
+    assert!(matches!(Batch::parse(Some(b"1"), Some(too_large.into())), Err(EntryFault::TooLarge(_))));
+    let nameless = wire::UsageBatch { epoch: vec![1], ..batch(Uuid::now_v7(), 0, 0) };
+    assert_eq!(Batch::parse(Some(b"1"), Some(nameless.encode_to_vec().into())), Err(EntryFault::Batch("epoch")));
+    assert_eq!(Batch::parse(Some(b"1"), None), Err(EntryFault::FieldMissing("b")));
+}

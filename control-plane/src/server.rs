@@ -1,0 +1,84 @@
+//! One control plane from start to stop: schema, store, what runs beside the requests, the REST listener. Refuses to stop in
+//! the middle of a request, and to wait for one longer than the settings say.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::health::Readiness;
+use crate::api::state::AppState;
+use crate::changes::Revisions;
+use crate::metrics::Metrics;
+use crate::passwords::Passwords;
+use crate::settings::Settings;
+use crate::store::Store;
+use crate::throttle::Throttles;
+use crate::{housekeeping, migrate, router};
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone()));
+    run_until(settings, shutdown).await
+}
+
+/// Runs until `shutdown` is cancelled.
+pub async fn run_until(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    if settings.database.migrate_at_start {
+        let report = migrate::run(settings.database.url.expose()).await?;
+        tracing::info!(version = report.version, applied = report.applied.len(), "the schema is at head");
+    }
+    let state = start_parts(settings, &shutdown)?;
+    let address = state.settings.rest.listen;
+    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+    tracing::info!(%address, "REST is served");
+    serve(listener, state, shutdown).await
+}
+
+/// The state with everything that runs beside the requests.
+fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Result<AppState> {
+    let metrics = Metrics::new()?;
+    let store = Store::new(&settings.database, metrics.clone())?;
+    let revisions = Revisions::start(store.clone(), settings.retention.config_change_days, shutdown);
+    tokio::spawn(housekeeping::run(store.clone(), settings.retention.clone(), shutdown.clone()));
+    Ok(AppState {
+        settings: Arc::new(settings),
+        store,
+        revisions,
+        passwords: Passwords::new()?,
+        throttles: Throttles::default(),
+        metrics,
+        readiness: Readiness::default(),
+    })
+}
+
+async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let stop_timeout = state.settings.rest.stop_timeout;
+    let service = router::build(state).into_make_service_with_connect_info::<SocketAddr>();
+    let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    tokio::select! {
+        served = async { serving.await } => served.context("the REST listener failed"),
+        () = async { shutdown.cancelled().await; tokio::time::sleep(stop_timeout).await } => {
+            tracing::warn!("requests were still in flight when the stop's time was up");
+            Ok(())
+        }
+    }
+}
+
+async fn cancel_on_signal(shutdown: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be received; only a kill will stop this process");
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    shutdown.cancel();
+}

@@ -1,0 +1,237 @@
+//! `nodes`: which gateways exist, and which revision each serves. A node is expected to acknowledge until an operator drains
+//! or removes it; that a node is not seen changes nothing about that.
+
+use jiff::Timestamp;
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Store, StoreError, Transaction};
+use crate::store::changes::Channel;
+
+/// A node whose feed gave no sign for so long is not connected any more, in seconds: seven missed touches.
+const CONNECTED_WITHIN_S: i32 = 15;
+/// Nodes in one answer; a fleet is smaller.
+const NODES_MAX: i64 = 1_000;
+
+/// How a gateway introduces itself.
+#[derive(Clone, Debug)]
+pub struct NewNode {
+    pub id: Uuid,
+    pub name: String,
+    pub boot_id: Uuid,
+    pub version: String,
+    pub features: Vec<String>,
+    pub address: Option<String>,
+    /// What it holds, and so serves, already.
+    pub served: Option<(Uuid, i64)>,
+}
+
+/// What a node has acknowledged.
+#[derive(Clone, Debug)]
+pub struct AckRow {
+    pub node_id: Uuid,
+    pub boot_id: Uuid,
+    pub epoch: Uuid,
+    pub revision: i64,
+    pub refusals: serde_json::Value,
+}
+
+/// An expected node that does not serve a revision yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeLag {
+    pub name: String,
+    /// Of the current epoch.
+    pub served_revision: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct NodeRow {
+    pub id: Uuid,
+    pub name: String,
+    pub version: String,
+    pub features: Vec<String>,
+    pub state: String,
+    pub address: Option<String>,
+    pub is_connected: bool,
+    /// Of the current epoch.
+    pub served_revision: Option<i64>,
+    pub newest_revision: i64,
+    pub refusals: serde_json::Value,
+    pub first_seen_at: Timestamp,
+    pub last_seen_at: Timestamp,
+}
+
+/// Why a node was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    #[error("another node named '{name}' is connected")]
+    NameTaken { name: String },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Takes a node in. A node that lost its disk comes back under its name with a new id and replaces the former row; a removed
+/// one is active again, since it is evidently there; a drained one stays drained.
+pub async fn register_node(store: &Store, node: &NewNode) -> Result<(), RegisterError> {
+    let outcome = store
+        .run_tx("register_node", |tx| {
+            Box::pin(async move {
+                free_name(tx, node).await?;
+                upsert_node(tx, node).await
+            })
+        })
+        .await;
+    match outcome {
+        Err(RegisterError::Store(error)) if error.is_conflict_on("nodes_name_key") => {
+            Err(RegisterError::NameTaken { name: node.name.clone() })
+        }
+        other => other,
+    }
+}
+
+async fn free_name(tx: &Transaction<'_>, node: &NewNode) -> Result<(), RegisterError> {
+    let sql = "-- find_name_holder
+        SELECT id, boot_id <> $3 AND last_seen_at > now() - make_interval(secs => $4) FROM nodes
+        WHERE name = $1 AND id <> $2 FOR UPDATE";
+    let within = f64::from(CONNECTED_WITHIN_S);
+    let Some(row) = tx.query_opt_cached(sql, &[&node.name, &node.id, &Uuid::nil(), &within]).await? else {
+        return Ok(());
+    };
+    let (holder, is_connected): (Uuid, bool) = (read(&row, 0)?, read(&row, 1)?);
+    if is_connected {
+        return Err(RegisterError::NameTaken { name: node.name.clone() });
+    }
+    let sql = "-- retire_name
+        UPDATE nodes SET name = left(name, 80) || '~' || id, state = 'removed' WHERE id = $1";
+    tx.execute_cached(sql, &[&holder]).await?;
+    Ok(())
+}
+
+async fn upsert_node(tx: &Transaction<'_>, node: &NewNode) -> Result<(), RegisterError> {
+    let sql = "-- upsert_node
+        INSERT INTO nodes AS n (id, name, boot_id, version, features, address, served_epoch, served_revision)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        ON CONFLICT (id) DO UPDATE SET name = $2, boot_id = $3, version = $4, features = $5, address = $6, served_epoch = $7,
+            served_revision = $8, refusals = '[]', last_seen_at = now(),
+            state = CASE n.state WHEN 'removed' THEN 'active' ELSE n.state END";
+    let (epoch, revision) = node.served.unzip();
+    tx.execute_cached(
+        sql,
+        &[&node.id, &node.name, &node.boot_id, &node.version, &node.features, &node.address, &epoch, &revision],
+    )
+    .await?;
+    Ok(())
+}
+
+fn read<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, StoreError> {
+    row.try_get(column).map_err(StoreError::from)
+}
+
+/// Stores what several nodes serve now, in one statement, and tells the other control planes. Does not wait for the disk: a
+/// lost acknowledgement is given again. Of an older process of the same node nothing is stored.
+pub async fn save_acks(store: &Store, acks: &[AckRow]) -> Result<(), StoreError> {
+    let sql = "-- save_acks
+        WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true) AS setting), moved AS (
+            UPDATE nodes AS n
+            SET served_epoch = a.epoch, served_revision = a.revision, refusals = a.refusals, last_seen_at = now()
+            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::jsonb[]) AS a (id, boot_id, epoch, revision, refusals)
+            WHERE n.id = a.id AND n.boot_id = a.boot_id RETURNING n.id
+        )
+        SELECT (SELECT setting FROM relaxed), (SELECT count(*) FROM moved), pg_notify($6, '')::text";
+    let column = |pick: fn(&AckRow) -> Uuid| acks.iter().map(pick).collect::<Vec<_>>();
+    let (ids, boots, epochs) = (column(|a| a.node_id), column(|a| a.boot_id), column(|a| a.epoch));
+    let revisions: Vec<i64> = acks.iter().map(|ack| ack.revision).collect();
+    let refusals: Vec<&serde_json::Value> = acks.iter().map(|ack| &ack.refusals).collect();
+    store
+        .read("save_acks", |tx| {
+            Box::pin(async move {
+                let channel = Channel::Acks.as_str();
+                tx.query_one_cached(sql, &[&ids, &boots, &epochs, &revisions, &refusals, &channel]).await.map(|_| ())
+            })
+        })
+        .await
+}
+
+/// The nodes that are connected here are still there.
+pub async fn touch_nodes(store: &Store, nodes: &[Uuid]) -> Result<(), StoreError> {
+    let sql = "-- touch_nodes\nUPDATE nodes SET last_seen_at = now() WHERE id = ANY($1)";
+    store.read("touch_nodes", |tx| Box::pin(async move { tx.execute_cached(sql, &[&nodes]).await.map(|_| ()) })).await
+}
+
+/// A node's stream has ended; its name is free for a successor. Not so if a newer process of it has already said hello.
+pub async fn mark_disconnected(store: &Store, node: Uuid, boot_id: Uuid) -> Result<(), StoreError> {
+    let sql = "-- mark_disconnected\nUPDATE nodes SET boot_id = $3 WHERE id = $1 AND boot_id = $2";
+    store
+        .read("mark_disconnected", |tx| {
+            Box::pin(async move { tx.execute_cached(sql, &[&node, &boot_id, &Uuid::nil()]).await.map(|_| ()) })
+        })
+        .await
+}
+
+/// The expected nodes that do not serve `revision` of the current epoch.
+pub async fn list_lagging(store: &Store, revision: u64) -> Result<Vec<NodeLag>, StoreError> {
+    let sql = "-- list_lagging
+        SELECT n.name, CASE WHEN n.served_epoch = f.epoch THEN n.served_revision END
+        FROM nodes n CROSS JOIN feed_state f
+        WHERE n.state = 'active' AND (n.served_epoch IS DISTINCT FROM f.epoch OR n.served_revision < $1)
+        ORDER BY n.name LIMIT $2";
+    let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+    store
+        .read("list_lagging", |tx| {
+            Box::pin(async move {
+                let rows = tx.query_cached(sql, &[&revision, &NODES_MAX]).await?;
+                rows.iter()
+                    .map(|row| {
+                        let served: Option<i64> = row.try_get(1)?;
+                        let served_revision = served.and_then(|revision| u64::try_from(revision).ok());
+                        Ok(NodeLag { name: row.try_get(0)?, served_revision })
+                    })
+                    .collect()
+            })
+        })
+        .await
+}
+
+const NODE_COLUMNS: &str = "SELECT n.id, n.name, n.version, n.features, n.state, n.address,
+    n.boot_id <> '00000000-0000-0000-0000-000000000000' AND n.last_seen_at > now() - interval '15 seconds',
+    CASE WHEN n.served_epoch = f.epoch THEN n.served_revision END, f.revision, n.refusals, n.first_seen_at, n.last_seen_at
+    FROM nodes n CROSS JOIN feed_state f";
+
+/// Nodes in the order of their names, after `after`; removed ones are left out.
+pub async fn list_nodes(tx: &Transaction<'_>, after: Option<&str>, limit: i64) -> Result<Vec<NodeRow>, StoreError> {
+    let sql = format!(
+        "-- list_nodes\n{NODE_COLUMNS} WHERE n.state <> 'removed' AND ($1::text IS NULL OR n.name > $1) ORDER BY n.name LIMIT $2"
+    );
+    tx.query_cached(&sql, &[&after, &limit]).await?.iter().map(node).collect()
+}
+
+pub async fn find_node(tx: &Transaction<'_>, id: Uuid) -> Result<Option<NodeRow>, StoreError> {
+    let sql = format!("-- find_node\n{NODE_COLUMNS} WHERE n.id = $1 AND n.state <> 'removed' FOR UPDATE OF n");
+    tx.query_opt_cached(&sql, &[&id]).await?.as_ref().map(node).transpose()
+}
+
+/// An operator's word: `active`, `drained` or `removed`.
+pub async fn set_state(tx: &Transaction<'_>, id: Uuid, state: &str) -> Result<(), StoreError> {
+    let sql = "-- set_node_state\nUPDATE nodes SET state = $2 WHERE id = $1";
+    match tx.execute_cached(sql, &[&id, &state]).await? {
+        1 => Ok(()),
+        found => Err(StoreError::RowCount { statement: "set_node_state", found }),
+    }
+}
+
+fn node(row: &Row) -> Result<NodeRow, StoreError> {
+    Ok(NodeRow {
+        id: row.try_get(0)?,
+        name: row.try_get(1)?,
+        version: row.try_get(2)?,
+        features: row.try_get(3)?,
+        state: row.try_get(4)?,
+        address: row.try_get(5)?,
+        is_connected: row.try_get(6)?,
+        served_revision: row.try_get(7)?,
+        newest_revision: row.try_get(8)?,
+        refusals: row.try_get(9)?,
+        first_seen_at: row.try_get(10)?,
+        last_seen_at: row.try_get(11)?,
+    })
+}

@@ -1,0 +1,347 @@
+//! Rows that the snapshot is made of, read inside one repeatable-read transaction. Says which rows are served at all
+//! (one predicate per table, the same for a whole build and for a single row); knows no wire types.
+
+use std::collections::BTreeSet;
+
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Store, StoreError, Transaction};
+
+/// How long an expired key stays in the snapshot, so that a clock that is behind still meets it. The gateways judge expiry.
+pub const EXPIRED_KEY_KEPT_MS: i64 = 7 * 24 * 3_600_000;
+
+/// The feed's own state as this transaction sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedState {
+    pub epoch: Uuid,
+    pub revision: i64,
+    pub fleet_max: i32,
+    pub now_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct ProductRow {
+    pub id: Uuid,
+    pub meter_id: i64,
+    pub organization_id: Uuid,
+    pub organization_slug: String,
+    pub slug: String,
+    pub hosts: Vec<String>,
+    pub release: i32,
+    /// The stored release, an encoded product.
+    pub compiled: Vec<u8>,
+    pub quarantine_reason: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct PlanRow {
+    pub id: Uuid,
+    pub meter_id: i64,
+    pub name: String,
+    pub version: i32,
+    pub requests_per_minute: i32,
+    pub burst_limit: i32,
+    pub algorithm: String,
+    pub on_redis_down: String,
+    pub strict: bool,
+    pub included_requests: Option<i64>,
+    pub quota_mode: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct SubscriptionRow {
+    pub id: Uuid,
+    pub meter_id: i64,
+    pub product_id: Uuid,
+    pub plan_id: Uuid,
+    pub consumer_id: Uuid,
+    pub consumer_username: String,
+    pub status: String,
+    pub override_requests_per_minute: Option<i32>,
+    pub override_burst_limit: Option<i32>,
+    pub period_id: i32,
+    pub period_end_ms: Option<i64>,
+    pub next_period_id: Option<i32>,
+    pub next_period_end_ms: Option<i64>,
+    pub cancel_at_ms: Option<i64>,
+    pub refuse_unpaid_from_ms: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct KeyRow {
+    pub id: Uuid,
+    pub meter_id: i64,
+    pub digest: Vec<u8>,
+    pub subscription_id: Uuid,
+    pub environment: String,
+    pub expires_at_ms: Option<i64>,
+    pub scopes: Vec<String>,
+}
+
+/// What one build reads.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotRows {
+    pub products: Vec<ProductRow>,
+    pub plans: Vec<PlanRow>,
+    pub subscriptions: Vec<SubscriptionRow>,
+    pub keys: Vec<KeyRow>,
+}
+
+/// The rows that some changes are about, by table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    pub fleet: bool,
+    pub organizations: BTreeSet<Uuid>,
+    pub products: BTreeSet<Uuid>,
+    pub plans: BTreeSet<Uuid>,
+    pub subscriptions: BTreeSet<Uuid>,
+    pub keys: BTreeSet<Uuid>,
+}
+
+// Each text is written once, with and without the filter by ids: a single statement for both would be planned as a scan.
+macro_rules! products_sql {
+    ($name:literal, $filter:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\nSELECT p.id, p.meter_id, p.organization_id, o.slug AS organization_slug, p.slug, p.hosts, r.number, r.compiled,
+                p.quarantine_reason
+             FROM api_products p
+             JOIN organizations o ON o.id = p.organization_id
+             JOIN releases r ON r.id = p.live_release_id
+             WHERE p.status IN ('published', 'deprecated') AND o.status = 'active' ",
+            $filter
+        )
+    };
+}
+
+// An archived version is served while a subscription in the snapshot names it.
+macro_rules! plans_sql {
+    ($name:literal, $filter:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\nSELECT l.id, l.meter_id, l.name, l.version, r.requests_per_minute, r.burst_limit, r.algorithm, r.on_redis_down,
+                r.strict, l.included_requests, l.quota_mode
+             FROM plans l
+             JOIN rate_limit_policies r ON r.plan_id = l.id
+             JOIN api_products p ON p.id = l.product_id
+             WHERE p.live_release_id IS NOT NULL
+               AND (l.status = 'active' OR (l.status = 'archived' AND EXISTS (
+                    SELECT FROM subscriptions s WHERE s.plan_id = l.id AND (s.status <> 'cancelled' OR EXISTS (
+                        SELECT FROM api_keys k WHERE k.subscription_id = s.id AND k.status = 'active'))))) ",
+            $filter
+        )
+    };
+}
+
+// A cancelled subscription stays while it has keys, so that their holder reads 403 and not 401. The next period is the next
+// calendar month of the publisher: for gateways that lose touch at the turn of a month.
+macro_rules! subscriptions_sql {
+    ($name:literal, $filter:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\nSELECT s.id, s.meter_id, s.product_id, s.plan_id, s.organization_id, o.slug,
+                CASE WHEN o.status <> 'active' AND s.status IN ('active', 'past_due') THEN 'suspended' ELSE s.status END AS status,
+                s.override_requests_per_minute, s.override_burst_limit, s.period_id,
+                (extract(epoch FROM s.period_end) * 1000)::bigint AS period_end_ms,
+                to_char(s.period_end AT TIME ZONE z.time_zone, 'YYYYMM')::int AS next_period_id,
+                (extract(epoch FROM (s.period_end AT TIME ZONE z.time_zone + interval '1 month') AT TIME ZONE z.time_zone)
+                    * 1000)::bigint AS next_period_end_ms,
+                (extract(epoch FROM s.cancel_at) * 1000)::bigint AS cancel_at_ms,
+                (extract(epoch FROM s.refuse_unpaid_from) * 1000)::bigint AS refuse_unpaid_from_ms
+             FROM subscriptions s
+             JOIN organizations o ON o.id = s.organization_id
+             JOIN api_products p ON p.id = s.product_id
+             JOIN organizations z ON z.id = p.organization_id
+             WHERE (s.status <> 'cancelled'
+                OR EXISTS (SELECT FROM api_keys k WHERE k.subscription_id = s.id AND k.status = 'active')) ",
+            $filter
+        )
+    };
+}
+
+macro_rules! keys_sql {
+    ($name:literal, $filter:literal) => {
+        concat!(
+            "-- ",
+            $name,
+            "\nSELECT k.id, k.meter_id, k.key_digest, k.subscription_id, k.environment,
+                (extract(epoch FROM k.expires_at) * 1000)::bigint AS expires_at_ms, k.scopes
+             FROM api_keys k
+             WHERE k.status = 'active'
+               AND (k.expires_at IS NULL OR k.expires_at > now() - $1::bigint * interval '1 millisecond') ",
+            $filter
+        )
+    };
+}
+
+/// Begins a transaction that sees one moment, however long it takes: a whole build may outlast `run_tx`'s deadline.
+pub async fn begin_moment(store: &Store) -> Result<Transaction<'static>, StoreError> {
+    let tx = Transaction::new(store.connection().await?);
+    tx.execute_cached("-- begin_moment\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &[]).await?;
+    Ok(tx)
+}
+
+/// Dropping the transaction instead closes its connection.
+pub async fn end_moment(tx: Transaction<'static>) -> Result<(), StoreError> {
+    tx.commit().await
+}
+
+pub async fn read_feed_state(tx: &Transaction<'_>) -> Result<FeedState, StoreError> {
+    let sql = "-- read_feed_state
+        SELECT epoch, revision, fleet_max, (extract(epoch FROM now()) * 1000)::bigint AS now_ms FROM feed_state";
+    let row = tx.query_one_cached(sql, &[]).await?;
+    Ok(FeedState {
+        epoch: row.try_get(0)?,
+        revision: row.try_get(1)?,
+        fleet_max: row.try_get(2)?,
+        now_ms: row.try_get(3)?,
+    })
+}
+
+/// Every row that is served.
+pub async fn load_all(tx: &Transaction<'_>) -> Result<SnapshotRows, StoreError> {
+    let kept = &EXPIRED_KEY_KEPT_MS;
+    let products = tx.query_cached(products_sql!("load_all_products", ""), &[]).await?;
+    let plans = tx.query_cached(plans_sql!("load_all_plans", ""), &[]).await?;
+    let subscriptions = tx.query_cached(subscriptions_sql!("load_all_subscriptions", ""), &[]).await?;
+    let keys = tx.query_cached(keys_sql!("load_all_keys", ""), &[kept]).await?;
+    parse(&products, &plans, &subscriptions, &keys)
+}
+
+/// The served ones among the touched rows; a row that is missing from the answer is not served any more.
+pub async fn load_touched(tx: &Transaction<'_>, touched: &Touched) -> Result<SnapshotRows, StoreError> {
+    let ids = |set: &BTreeSet<Uuid>| set.iter().copied().collect::<Vec<_>>();
+    let mut found: [Vec<Row>; 4] = Default::default();
+    let [products, plans, subscriptions, keys] = &mut found;
+    if !touched.products.is_empty() {
+        let sql = products_sql!("load_products", "AND p.id = ANY($1)");
+        *products = tx.query_cached(sql, &[&ids(&touched.products)]).await?;
+    }
+    if !touched.plans.is_empty() {
+        *plans = tx.query_cached(plans_sql!("load_plans", "AND l.id = ANY($1)"), &[&ids(&touched.plans)]).await?;
+    }
+    if !touched.subscriptions.is_empty() {
+        let sql = subscriptions_sql!("load_subscriptions", "AND s.id = ANY($1)");
+        *subscriptions = tx.query_cached(sql, &[&ids(&touched.subscriptions)]).await?;
+    }
+    if !touched.keys.is_empty() {
+        let sql = keys_sql!("load_keys", "AND k.id = ANY($2)");
+        *keys = tx.query_cached(sql, &[&EXPIRED_KEY_KEPT_MS, &ids(&touched.keys)]).await?;
+    }
+    parse(products, plans, subscriptions, keys)
+}
+
+/// Adds the rows whose record follows from a touched row: products of an organization, subscriptions that it holds or
+/// sells, plans of a product, the subscription of a key, the plan of a subscription.
+pub async fn add_followers(tx: &Transaction<'_>, touched: &mut Touched) -> Result<(), StoreError> {
+    let sql = "-- add_followers
+        SELECT 'product' AS kind, id FROM api_products WHERE organization_id = ANY($1)
+        UNION ALL SELECT 'subscription', id FROM subscriptions WHERE organization_id = ANY($1)
+        UNION ALL SELECT 'subscription', s.id FROM subscriptions s JOIN api_products p ON p.id = s.product_id
+            WHERE p.organization_id = ANY($1)
+        UNION ALL SELECT 'plan', id FROM plans WHERE product_id = ANY($2)
+        UNION ALL SELECT 'plan', plan_id FROM subscriptions WHERE id = ANY($3)
+        UNION ALL SELECT 'subscription', subscription_id FROM api_keys WHERE id = ANY($4)
+        UNION ALL SELECT 'plan', s.plan_id FROM api_keys k JOIN subscriptions s ON s.id = k.subscription_id WHERE k.id = ANY($4)";
+    let ids = |set: &BTreeSet<Uuid>| set.iter().copied().collect::<Vec<_>>();
+    let (organizations, products) = (ids(&touched.organizations), ids(&touched.products));
+    let (subscriptions, keys) = (ids(&touched.subscriptions), ids(&touched.keys));
+    for row in tx.query_cached(sql, &[&organizations, &products, &subscriptions, &keys]).await? {
+        let (kind, id): (&str, Uuid) = (row.try_get(0)?, row.try_get(1)?);
+        let set = match kind {
+            "product" => &mut touched.products,
+            "plan" => &mut touched.plans,
+            _ => &mut touched.subscriptions,
+        };
+        set.insert(id);
+    }
+    Ok(())
+}
+
+/// Remembers why a product's release does not compile here, or that it does again. Does nothing where that is known.
+pub async fn set_quarantine(tx: &Transaction<'_>, product: Uuid, reason: Option<&str>) -> Result<(), StoreError> {
+    let sql = "-- set_quarantine
+        UPDATE api_products SET quarantine_reason = $2 WHERE id = $1 AND quarantine_reason IS DISTINCT FROM $2";
+    tx.execute_cached(sql, &[&product, &reason]).await?;
+    Ok(())
+}
+
+fn parse(
+    products: &[Row],
+    plans: &[Row],
+    subscriptions: &[Row],
+    keys: &[Row],
+) -> Result<SnapshotRows, StoreError> {
+    Ok(SnapshotRows {
+        products: products.iter().map(product).collect::<Result<_, _>>()?,
+        plans: plans.iter().map(plan).collect::<Result<_, _>>()?,
+        subscriptions: subscriptions.iter().map(subscription).collect::<Result<_, _>>()?,
+        keys: keys.iter().map(key).collect::<Result<_, _>>()?,
+    })
+}
+
+fn product(row: &Row) -> Result<ProductRow, tokio_postgres::Error> {
+    Ok(ProductRow {
+        id: row.try_get(0)?,
+        meter_id: row.try_get(1)?,
+        organization_id: row.try_get(2)?,
+        organization_slug: row.try_get(3)?,
+        slug: row.try_get(4)?,
+        hosts: row.try_get(5)?,
+        release: row.try_get(6)?,
+        compiled: row.try_get(7)?,
+        quarantine_reason: row.try_get(8)?,
+    })
+}
+
+fn plan(row: &Row) -> Result<PlanRow, tokio_postgres::Error> {
+    Ok(PlanRow {
+        id: row.try_get(0)?,
+        meter_id: row.try_get(1)?,
+        name: row.try_get(2)?,
+        version: row.try_get(3)?,
+        requests_per_minute: row.try_get(4)?,
+        burst_limit: row.try_get(5)?,
+        algorithm: row.try_get(6)?,
+        on_redis_down: row.try_get(7)?,
+        strict: row.try_get(8)?,
+        included_requests: row.try_get(9)?,
+        quota_mode: row.try_get(10)?,
+    })
+}
+
+fn subscription(row: &Row) -> Result<SubscriptionRow, tokio_postgres::Error> {
+    Ok(SubscriptionRow {
+        id: row.try_get(0)?,
+        meter_id: row.try_get(1)?,
+        product_id: row.try_get(2)?,
+        plan_id: row.try_get(3)?,
+        consumer_id: row.try_get(4)?,
+        consumer_username: row.try_get(5)?,
+        status: row.try_get(6)?,
+        override_requests_per_minute: row.try_get(7)?,
+        override_burst_limit: row.try_get(8)?,
+        period_id: row.try_get(9)?,
+        period_end_ms: row.try_get(10)?,
+        next_period_id: row.try_get(11)?,
+        next_period_end_ms: row.try_get(12)?,
+        cancel_at_ms: row.try_get(13)?,
+        refuse_unpaid_from_ms: row.try_get(14)?,
+    })
+}
+
+fn key(row: &Row) -> Result<KeyRow, tokio_postgres::Error> {
+    Ok(KeyRow {
+        id: row.try_get(0)?,
+        meter_id: row.try_get(1)?,
+        digest: row.try_get(2)?,
+        subscription_id: row.try_get(3)?,
+        environment: row.try_get(4)?,
+        expires_at_ms: row.try_get(5)?,
+        scopes: row.try_get(6)?,
+    })
+}

@@ -1,0 +1,8 @@
+//! The tests' house: one private Postgres per test process, one database per test cloned from a migrated template, and a
+//! router driven in process. Reads as sentences: `App::start().await`, `app.user("ann").await`, `ann.post(…).await`.
+
+mod app;
+mod cluster;
+
+pub(crate) use app::{Answer, App, Client, PASSWORD};
+pub(crate) use cluster::{TestDatabase, migrated_database, empty_database};

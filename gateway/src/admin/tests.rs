@@ -1,0 +1,59 @@
+use snapshot::token::Token;
+use uuid::Uuid;
+
+use super::*;
+use crate::metrics::status::Served;
+
+fn admin() -> Admin {
+    let identity = Identity { node_id: Uuid::nil(), node_name: "gw-1".to_owned(), boot_id: Uuid::nil() };
+    Admin::new(Arc::new(Metrics::new("test").unwrap()), identity)
+}
+
+fn get(admin: &Admin, path: &str) -> (u16, String) {
+    let Page(status, _, body) = admin.page(&Method::GET, path);
+    (status.as_u16(), String::from_utf8(body).unwrap())
+}
+
+fn serve(admin: &Admin) {
+    let token = Token { epoch: Uuid::nil(), revision: 7 };
+    admin.metrics.status.set_served(Served { token, source: Source::Disk }, unix_ms());
+}
+
+#[test]
+fn alive_from_the_start_but_ready_only_with_a_snapshot_and_until_draining() {
+    let admin = admin();
+    assert_eq!(get(&admin, "/livez").0, 200);
+    assert_eq!(get(&admin, "/readyz"), (503, "not ready: no snapshot yet\n".to_owned()));
+    serve(&admin);
+    assert_eq!(get(&admin, "/readyz").0, 200);
+    admin.metrics.status.set_draining();
+    assert_eq!(get(&admin, "/readyz"), (503, "not ready: draining\n".to_owned()));
+}
+
+#[test]
+fn a_part_that_is_away_is_degraded_not_unready() {
+    let admin = admin();
+    serve(&admin);
+    admin.metrics.status.set_feed(PartState::Up);
+    admin.metrics.status.set_redis(PartState::Down);
+    assert_eq!(get(&admin, "/readyz").0, 200);
+    let health: serde_json::Value = serde_json::from_str(&get(&admin, "/healthz").1).unwrap();
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["parts"]["redis"], "down");
+    assert_eq!(health["snapshot"]["revision"], 7);
+    assert_eq!(health["node"]["name"], "gw-1");
+    admin.metrics.status.set_redis(PartState::Up);
+    let health: serde_json::Value = serde_json::from_str(&get(&admin, "/healthz").1).unwrap();
+    assert_eq!(health["status"], "ok");
+}
+
+#[test]
+fn metrics_are_shown_and_everything_else_is_refused() {
+    let admin = admin();
+    let (status, text) = get(&admin, "/metrics");
+    assert_eq!(status, 200);
+    assert!(text.contains("gateway_build_info"));
+    assert_eq!(get(&admin, "/").0, 404);
+    let Page(status, _, _) = admin.page(&Method::POST, "/livez");
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+}

@@ -1,0 +1,190 @@
+//! One conversation with one control plane: says what is served, takes in what comes, acknowledges each swap. Compiles away
+//! from the async threads. Ends with a fault, always; who follows decides what to do next.
+
+use std::time::Duration;
+
+use snapshot::features;
+use snapshot::token::Token;
+use snapshot::wire::feed_client::FeedClient;
+use snapshot::wire::{self, FEED_MESSAGE_BYTES_MAX, FromGateway, ToGateway, from_gateway};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::{Request, Status, Streaming};
+use tracing::info;
+
+use super::assembly::{Assembly, AssemblyFault, Step};
+use super::control_plane::{ControlPlane, ControlPlaneFault};
+use super::{FeedSettings, note_served};
+use crate::clock::unix_ms;
+use crate::live::{Live, Snapshot};
+use crate::metrics::Metrics;
+use crate::metrics::status::PartState;
+
+/// A control plane that says nothing for this long, not even a heartbeat, is taken for gone.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// How long the answer to the first call may take.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Acknowledgements that wait to be sent. They follow swaps, so a control plane that does not read them is gone.
+const OUTBOX_MAX: usize = 64;
+
+/// Why a conversation ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FeedFault {
+    #[error(transparent)]
+    Setup(#[from] ControlPlaneFault),
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    #[error("refused: {0}")]
+    Refused(String),
+    #[error("the control plane ended the conversation")]
+    Ended,
+    #[error("silent for {} seconds", SILENCE_MAX.as_secs())]
+    Silence,
+    #[error(transparent)]
+    Assembly(#[from] AssemblyFault),
+    #[error("the compilation of a snapshot crashed")]
+    Crashed,
+}
+
+pub(super) struct Conversation<'a> {
+    live: &'a Live,
+    settings: &'a FeedSettings,
+    metrics: &'a Metrics,
+    must_have_full: bool,
+    learnt: bool,
+}
+
+impl<'a> Conversation<'a> {
+    /// `must_have_full`: say that nothing is served, so that a full snapshot comes.
+    pub(super) fn new(
+        live: &'a Live,
+        settings: &'a FeedSettings,
+        metrics: &'a Metrics,
+        must_have_full: bool,
+    ) -> Conversation<'a> {
+        Conversation { live, settings, metrics, must_have_full, learnt: false }
+    }
+
+    pub(super) fn must_have_full(&self) -> bool {
+        self.must_have_full
+    }
+
+    /// Whether anything that was sent could be used.
+    pub(super) fn has_learnt(&self) -> bool {
+        self.learnt
+    }
+
+    /// Holds the conversation until it ends.
+    pub(super) async fn hold(&mut self, plane: &ControlPlane) -> FeedFault {
+        match self.try_hold(plane).await {
+            Ok(never) => match never {},
+            Err(fault) => fault,
+        }
+    }
+
+    async fn try_hold(&mut self, plane: &ControlPlane) -> Result<std::convert::Infallible, FeedFault> {
+        let (outbox, mut inbox) = self.begin(plane).await?;
+        self.metrics.feed_connects_total.inc();
+        self.metrics.status.set_feed(PartState::Up);
+        info!(%plane, "following");
+        let mut assembly = Assembly::default();
+        loop {
+            let message = timeout(SILENCE_MAX, inbox.message()).await.map_err(|_| FeedFault::Silence)?;
+            let message = message.map_err(refused)?.ok_or(FeedFault::Ended)?;
+            let served = self.live.load().token;
+            let step = assembly.take(message.message, served)?;
+            self.take_step(step, &outbox).await?;
+            self.learnt = true;
+        }
+    }
+
+    async fn begin(
+        &self,
+        plane: &ControlPlane,
+    ) -> Result<(mpsc::Sender<FromGateway>, Streaming<ToGateway>), FeedFault> {
+        let endpoint = plane.endpoint(self.settings.ca_pem.as_deref())?;
+        let channel = endpoint.connect().await.map_err(|error| FeedFault::Connect(causes(&error)))?;
+        let mut client = FeedClient::new(channel)
+            .max_decoding_message_size(FEED_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(FEED_MESSAGE_BYTES_MAX);
+        let (outbox, messages) = mpsc::channel(OUTBOX_MAX);
+        say(&outbox, from_gateway::Message::Hello(self.hello()))?;
+        let mut request = Request::new(ReceiverStream::new(messages));
+        if let Some(token) = &self.settings.token {
+            request.metadata_mut().insert("authorization", bearer(token.expose())?);
+        }
+        let answer = timeout(ANSWER_TIMEOUT, client.follow(request)).await.map_err(|_| FeedFault::Silence)?;
+        Ok((outbox, answer.map_err(refused)?.into_inner()))
+    }
+
+    fn hello(&self) -> wire::Hello {
+        let identity = &self.settings.identity;
+        let have = self.live.load().token.filter(|_| !self.must_have_full);
+        wire::Hello {
+            node_id: identity.node_id.as_bytes().to_vec(),
+            node_name: identity.node_name.clone(),
+            boot_id: identity.boot_id.as_bytes().to_vec(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: wire::PROTOCOL,
+            features: features::KNOWN.iter().map(|name| (*name).to_owned()).collect(),
+            have: have.map(wire::Token::from),
+        }
+    }
+
+    async fn take_step(&mut self, step: Step, outbox: &mpsc::Sender<FromGateway>) -> Result<(), FeedFault> {
+        match step {
+            Step::Wait => Ok(()),
+            Step::Newest(newest) => {
+                self.metrics.status.set_newest(newest, unix_ms());
+                Ok(())
+            }
+            Step::Full { token, records } => {
+                let count = records.len();
+                self.swap(token, outbox, move |old| old.rebuild(token, records)).await?;
+                self.must_have_full = false;
+                info!(revision = token.revision, records = count, "took in a full snapshot");
+                Ok(())
+            }
+            Step::Delta { token, changes } => self.swap(token, outbox, move |old| old.apply(token, &changes)).await,
+        }
+    }
+
+    /// Compiles beside the running snapshot, swaps, acknowledges.
+    async fn swap(
+        &self,
+        token: Token,
+        outbox: &mpsc::Sender<FromGateway>,
+        compile: impl FnOnce(&Snapshot) -> (Snapshot, Vec<wire::Refusal>) + Send + 'static,
+    ) -> Result<(), FeedFault> {
+        let old = self.live.load();
+        let compiled = spawn_blocking(move || compile(&old)).await;
+        let (snapshot, refusals) = compiled.map_err(|_| FeedFault::Crashed)?;
+        self.live.store(snapshot);
+        note_served(self.metrics, token, refusals.len());
+        say(outbox, from_gateway::Message::Ack(wire::Ack { served: Some(token.into()), refusals }))
+    }
+}
+
+fn say(outbox: &mpsc::Sender<FromGateway>, message: from_gateway::Message) -> Result<(), FeedFault> {
+    outbox.try_send(FromGateway { message: Some(message) }).map_err(|_| FeedFault::Ended)
+}
+
+fn bearer(token: &str) -> Result<MetadataValue<Ascii>, FeedFault> {
+    let mut value = MetadataValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| FeedFault::Refused("the feed token is not printable ASCII".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn refused(status: Status) -> FeedFault {
+    FeedFault::Refused(format!("{:?}: {}", status.code(), status.message()))
+}
+
+/// The error and what caused it, in one line.
+fn causes(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

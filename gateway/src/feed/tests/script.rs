@@ -1,0 +1,136 @@
+//! A control plane that does what the test says, over a real unix socket.
+
+use prost::Message as _;
+use sha2::{Digest, Sha256};
+use snapshot::wire::feed_server::{Feed, FeedServer};
+use snapshot::wire::{Change, Chunk, Delta, FromGateway, Heartbeat, Manifest, Records, ToGateway, change, to_gateway};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::*;
+
+pub(super) struct ScriptedControlPlane {
+    directory: TempDir,
+    calls: mpsc::Receiver<Call>,
+    server: Option<JoinHandle<()>>,
+}
+
+/// One gateway's call, with its Hello read.
+pub(super) struct Call {
+    pub(super) hello: wire::Hello,
+    pub(super) authorization: Option<String>,
+    said: Streaming<FromGateway>,
+    answers: mpsc::Sender<Result<ToGateway, Status>>,
+}
+
+struct Scripted {
+    calls: mpsc::Sender<Call>,
+}
+
+#[tonic::async_trait]
+impl Feed for Scripted {
+    type FollowStream = ReceiverStream<Result<ToGateway, Status>>;
+
+    async fn follow(&self, request: Request<Streaming<FromGateway>>) -> Result<Response<Self::FollowStream>, Status> {
+        let authorization = request.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+        let mut said = request.into_inner();
+        let first = said.message().await?.and_then(|said| said.message);
+        let Some(from_gateway::Message::Hello(hello)) = first else { panic!("no Hello first") };
+        let (answers, stream) = mpsc::channel(64);
+        self.calls.send(Call { hello, authorization, said, answers }).await.unwrap();
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl ScriptedControlPlane {
+    pub(super) async fn start() -> ScriptedControlPlane {
+        let directory = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(directory.path().join("feed.sock")).unwrap();
+        let (sender, calls) = mpsc::channel(8);
+        let service = FeedServer::new(Scripted { calls: sender });
+        let server = tokio::spawn(async move {
+            let serving = tonic::transport::Server::builder();
+            serving.serve_with_incoming(service, UnixListenerStream::new(listener)).await.unwrap();
+        });
+        ScriptedControlPlane { directory, calls, server: Some(server) }
+    }
+
+    pub(super) fn that_never_answers() -> ScriptedControlPlane {
+        ScriptedControlPlane { directory: tempfile::tempdir().unwrap(), calls: mpsc::channel(1).1, server: None }
+    }
+
+    pub(super) fn address(&self) -> String {
+        format!("unix:{}", self.directory.path().join("feed.sock").display())
+    }
+
+    pub(super) async fn next_call(&mut self) -> Call {
+        tokio::time::timeout(PATIENCE, self.calls.recv()).await.expect("a gateway calls in time").unwrap()
+    }
+}
+
+impl Drop for ScriptedControlPlane {
+    fn drop(&mut self) {
+        if let Some(server) = &self.server {
+            server.abort();
+        }
+    }
+}
+
+impl Call {
+    pub(super) fn have(&self) -> Option<Token> {
+        self.hello.have.as_ref().map(|token| Token::try_from(token).unwrap())
+    }
+
+    pub(super) async fn play(&mut self, messages: impl IntoIterator<Item = ToGateway>) {
+        for message in messages {
+            self.answers.send(Ok(message)).await.unwrap();
+        }
+    }
+
+    pub(super) async fn refuse(self, status: Status) {
+        self.answers.send(Err(status)).await.unwrap();
+    }
+
+    pub(super) async fn next_said(&mut self) -> from_gateway::Message {
+        let said = tokio::time::timeout(PATIENCE, self.said.message()).await.expect("it speaks in time");
+        said.unwrap().unwrap().message.unwrap()
+    }
+}
+
+fn message(message: to_gateway::Message) -> ToGateway {
+    ToGateway { message: Some(message) }
+}
+
+/// A manifest and its chunks.
+pub(super) fn full(token: Token, chunks: Vec<Vec<Record>>) -> Vec<ToGateway> {
+    let chunks: Vec<Vec<u8>> = chunks.into_iter().map(|records| Records { records }.encode_to_vec()).collect();
+    let chunk_digests = chunks.iter().map(|chunk| Sha256::digest(chunk).to_vec()).collect();
+    let manifest = Manifest { token: Some(token.into()), chunk_digests };
+    let chunk = |(index, records): (usize, Vec<u8>)| {
+        message(to_gateway::Message::Chunk(Chunk { index: u32::try_from(index).unwrap(), records: records.into() }))
+    };
+    std::iter::once(message(to_gateway::Message::Manifest(manifest)))
+        .chain(chunks.into_iter().enumerate().map(chunk))
+        .collect()
+}
+
+/// The same with the last chunk's content replaced by another's.
+pub(super) fn spoilt(mut messages: Vec<ToGateway>) -> Vec<ToGateway> {
+    let Some(ToGateway { message: Some(to_gateway::Message::Chunk(chunk)) }) = messages.last_mut() else {
+        panic!("no chunk last")
+    };
+    chunk.records = Records { records: vec![fleet(99)] }.encode_to_vec().into();
+    messages
+}
+
+pub(super) fn delta(epoch: Uuid, from: u64, to: u64, records: Vec<Record>) -> ToGateway {
+    let put = |record| Change { change: Some(change::Change::Put(record)) };
+    let changes = records.into_iter().map(put).collect();
+    message(to_gateway::Message::Delta(Delta { epoch: epoch.as_bytes().to_vec(), from, to, changes }))
+}
+
+pub(super) fn heartbeat(newest: Token) -> ToGateway {
+    message(to_gateway::Message::Heartbeat(Heartbeat { newest: Some(newest.into()) }))
+}

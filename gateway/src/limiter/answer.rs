@@ -1,0 +1,59 @@
+//! What the limiter answers: the figures of each window, and why a request was refused. Writes no header and no body.
+
+/// Nominal length of the long window in seconds; its true end is the period's.
+pub const MONTH_S: u64 = 30 * 24 * 3_600;
+/// Length of the short window in seconds.
+pub const MINUTE_S: u64 = 60;
+
+/// One window's figures at the time of the decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitItem {
+    /// `minute` or `month`.
+    pub name: &'static str,
+    /// Requests per window (the draft's `q`).
+    pub limit: u64,
+    /// Requests that would be admitted right now (the draft's `r`).
+    pub remaining: u64,
+    /// Seconds until `remaining` grows; 0 when nothing is used.
+    pub reset_s: u64,
+    /// Length of the window in seconds (the draft's `w`).
+    pub window_s: u64,
+}
+
+/// The figures of the minute, and of the month where the plan has a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitAnswers {
+    pub rate: LimitItem,
+    pub quota: Option<LimitItem>,
+}
+
+impl LimitAnswers {
+    /// One or two items, the minute first.
+    pub fn items(&self) -> impl Iterator<Item = &LimitItem> {
+        std::iter::once(&self.rate).chain(self.quota.as_ref())
+    }
+
+    /// The window that will refuse first: what the single-valued `X-RateLimit-*` headers speak of.
+    pub fn tightest(&self) -> &LimitItem {
+        match &self.quota {
+            Some(quota) if quota.remaining < self.rate.remaining => quota,
+            _ => &self.rate,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// Too fast.
+    Rate,
+    /// The month's hard quota is used up.
+    Quota,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitRefusal {
+    pub kind: LimitKind,
+    /// At least 1.
+    pub retry_after_s: u64,
+    pub answers: LimitAnswers,
+}

@@ -1,0 +1,221 @@
+//! How a snapshot comes from another: records put and removed, each at the cost of the leaves it touches. What cannot be
+//! taken in is refused by name and fails closed: a product closes, a key or subscription is gone. Reads no wire bytes.
+
+use std::sync::Arc;
+
+use ::snapshot::record::{EntityKind, EntityRef, Key, Plan, Product, Subscription};
+use ::snapshot::token::Token;
+use ::snapshot::{features, wire};
+use uuid::Uuid;
+use wire::change::Change as ChangeKind;
+use wire::record::Record as RecordKind;
+
+use super::product::ProductEntry;
+use super::snapshot::{Refused, Snapshot};
+
+/// Refusals that one acknowledgement lists: bounds its size, however much a newer control plane sends.
+const REFUSALS_REPORTED_MAX: usize = 1_000;
+const REASON_BYTES_MAX: usize = 1_024;
+const UNKNOWN_KIND: &str = "this gateway does not know this kind of record";
+
+impl Snapshot {
+    /// A snapshot from nothing but `records`. Returns what could not be taken in, too.
+    pub fn build(token: Token, records: impl IntoIterator<Item = wire::Record>) -> (Snapshot, Vec<wire::Refusal>) {
+        Snapshot::empty().rebuild(token, records)
+    }
+
+    /// A snapshot from `records`, in place of this one: a quarantined product keeps the release that this one serves.
+    pub fn rebuild(
+        &self,
+        token: Token,
+        records: impl IntoIterator<Item = wire::Record>,
+    ) -> (Snapshot, Vec<wire::Refusal>) {
+        let mut next = Snapshot::empty();
+        next.token = Some(token);
+        let mut unknown = 0usize;
+        for record in records {
+            unknown += usize::from(next.put(&record, Some(self)).is_err());
+        }
+        let refusals = next.refusals(unknown);
+        (next, refusals)
+    }
+
+    /// The next snapshot of the same epoch. Returns everything that it holds back, not only what these changes did.
+    pub fn apply(&self, token: Token, changes: &[wire::Change]) -> (Snapshot, Vec<wire::Refusal>) {
+        let mut next = self.clone();
+        next.token = Some(token);
+        let mut unknown = 0usize;
+        for change in changes {
+            let done = match &change.change {
+                Some(ChangeKind::Put(record)) => next.put(record, None),
+                Some(ChangeKind::Remove(entity)) => {
+                    EntityRef::try_from(entity).map_err(|_| Unknown).map(|entity| next.remove(entity))
+                }
+                None => Err(Unknown),
+            };
+            unknown += usize::from(done.is_err());
+        }
+        let refusals = next.refusals(unknown);
+        (next, refusals)
+    }
+
+    fn put(&mut self, record: &wire::Record, held: Option<&Snapshot>) -> Result<(), Unknown> {
+        let kind = record.record.as_ref().ok_or(Unknown)?;
+        match kind {
+            RecordKind::Fleet(fleet) => self.fleet_max = fleet.fleet_max.max(1),
+            RecordKind::Product(product) => {
+                let entity = entity(EntityKind::Product, &product.id);
+                let outcome = self.put_product(entity.id, product, held);
+                self.settle(entity, record, outcome);
+            }
+            RecordKind::Plan(plan) => {
+                let entity = entity(EntityKind::Plan, &plan.id);
+                let outcome = Plan::try_from(plan).map(|plan| {
+                    self.plans.insert(plan.id, Arc::new(plan));
+                });
+                self.settle_or_remove(entity, record, outcome);
+            }
+            RecordKind::Subscription(subscription) => {
+                let entity = entity(EntityKind::Subscription, &subscription.id);
+                let outcome = Subscription::try_from(subscription).map(|subscription| {
+                    self.subscriptions.insert(subscription.id, Arc::new(subscription));
+                });
+                self.settle_or_remove(entity, record, outcome);
+            }
+            RecordKind::Key(key) => {
+                let entity = entity(EntityKind::Key, &key.id);
+                let outcome = Key::try_from(key).map(|key| self.put_key(Arc::new(key)));
+                self.settle_or_remove(entity, record, outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn put_key(&mut self, key: Arc<Key>) {
+        self.remove_key(&key.id);
+        self.key_ids.insert(key.id, Arc::clone(&key));
+        self.keys.insert(key.digest, key);
+    }
+
+    fn remove_key(&mut self, id: &Uuid) {
+        if let Some(before) = self.key_ids.remove(id)
+            && self.keys.get(&before.digest).is_some_and(|now| now.id == *id)
+        {
+            self.keys.remove(&before.digest);
+        }
+    }
+
+    /// Errors: why the product is closed, or why an older release is served in its stead.
+    fn put_product(&mut self, id: Uuid, wire: &wire::Product, held: Option<&Snapshot>) -> Result<(), String> {
+        let missing = features::missing(&wire.requires, features::KNOWN);
+        if !missing.is_empty() {
+            self.swap_product(Arc::new(ProductEntry::closed(id, wire)));
+            return Err(format!("it requires what this gateway lacks: {}", missing.join(", ")));
+        }
+        let fault = if wire.quarantined {
+            "its release is quarantined".to_owned()
+        } else {
+            match Product::compile(wire) {
+                Ok(product) => {
+                    self.swap_product(Arc::new(ProductEntry::open(product, wire.clone())));
+                    return Ok(());
+                }
+                Err(faults) => {
+                    let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                    faults.join("; ")
+                }
+            }
+        };
+        let served = |snapshot: &Snapshot| snapshot.products.get(&id).filter(|entry| entry.served().is_some()).cloned();
+        match served(self) {
+            Some(_still_served) => Err(format!("an older release is served: {fault}")),
+            None => match held.and_then(served) {
+                Some(entry) => {
+                    self.swap_product(entry);
+                    Err(format!("an older release is served: {fault}"))
+                }
+                None => {
+                    self.swap_product(Arc::new(ProductEntry::closed(id, wire)));
+                    Err(format!("it is closed: {fault}"))
+                }
+            },
+        }
+    }
+
+    fn swap_product(&mut self, entry: Arc<ProductEntry>) {
+        self.remove_product(&entry.id);
+        self.addresses.add(&entry);
+        for endpoint in entry.served().into_iter().flat_map(|product| &product.endpoints) {
+            let host_and_port = (endpoint.target.host.clone(), endpoint.target.port);
+            let count = self.upstreams.get(&host_and_port).copied().unwrap_or(0);
+            self.upstreams.insert(host_and_port, count + 1);
+        }
+        self.products.insert(entry.id, entry);
+    }
+
+    fn remove_product(&mut self, id: &Uuid) {
+        let Some(entry) = self.products.remove(id) else { return };
+        self.addresses.remove(&entry);
+        for endpoint in entry.served().into_iter().flat_map(|product| &product.endpoints) {
+            let host_and_port = (endpoint.target.host.clone(), endpoint.target.port);
+            match self.upstreams.get(&host_and_port).copied().unwrap_or(0) {
+                0 | 1 => self.upstreams.remove(&host_and_port),
+                count => self.upstreams.insert(host_and_port, count - 1),
+            };
+        }
+    }
+
+    fn remove(&mut self, entity: EntityRef) {
+        match entity.kind {
+            EntityKind::Fleet => self.fleet_max = 1,
+            EntityKind::Product => self.remove_product(&entity.id),
+            EntityKind::Plan => drop(self.plans.remove(&entity.id)),
+            EntityKind::Subscription => drop(self.subscriptions.remove(&entity.id)),
+            EntityKind::Key => self.remove_key(&entity.id),
+        }
+        self.forgive(entity);
+    }
+
+    /// Fails closed: what the new record says is not known, so the old one does not hold any more.
+    fn settle_or_remove<E: ToString>(&mut self, entity: EntityRef, record: &wire::Record, outcome: Result<(), E>) {
+        if outcome.is_err() {
+            self.remove(entity);
+        }
+        self.settle(entity, record, outcome.map_err(|fault| fault.to_string()));
+    }
+
+    fn settle(&mut self, entity: EntityRef, record: &wire::Record, outcome: Result<(), String>) {
+        match outcome {
+            Ok(()) => self.forgive(entity),
+            Err(mut reason) => {
+                reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+                let refused = Refused { reason, record: record.clone() };
+                Arc::make_mut(&mut self.refused).insert(entity, refused);
+            }
+        }
+    }
+
+    fn forgive(&mut self, entity: EntityRef) {
+        if self.refused.contains_key(&entity) {
+            Arc::make_mut(&mut self.refused).remove(&entity);
+        }
+    }
+
+    fn refusals(&self, unknown: usize) -> Vec<wire::Refusal> {
+        let unknown = (unknown > 0).then(|| wire::Refusal { entity: None, reason: UNKNOWN_KIND.to_owned() });
+        let known = self
+            .refused
+            .iter()
+            .map(|(entity, refused)| wire::Refusal { entity: Some((*entity).into()), reason: refused.reason.clone() });
+        unknown.into_iter().chain(known).take(REFUSALS_REPORTED_MAX).collect()
+    }
+}
+
+/// A kind of record or change that a newer control plane knows. Whatever must not be ignored comes with a feature
+/// that closes its product.
+struct Unknown;
+
+/// A record whose id is malformed is refused under the nil id.
+fn entity(kind: EntityKind, id: &[u8]) -> EntityRef {
+    EntityRef { kind, id: Uuid::from_slice(id).unwrap_or(Uuid::nil()) }
+}

@@ -1,0 +1,92 @@
+//! The closed sets of label values. Refuses anything that a client or a tenant could choose: no path, no key, no id.
+
+use http::Method;
+
+/// Label values are these and nothing else.
+pub trait Label: Copy + 'static {
+    const ALL: &'static [Self];
+    fn as_str(self) -> &'static str;
+    /// The place in `ALL`.
+    fn index(self) -> usize;
+}
+
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($variant),+ }
+
+        impl Label for $name {
+            const ALL: &'static [Self] = &[$($name::$variant),+];
+
+            fn index(self) -> usize {
+                self as usize
+            }
+
+            fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text),+ }
+            }
+        }
+    };
+}
+
+label!(
+    /// What the look at a credential found.
+    AuthResult { Accepted = "accepted", Missing = "missing", Conflicting = "conflicting", Malformed = "malformed",
+        Unknown = "unknown", Expired = "expired", Forbidden = "forbidden" }
+);
+label!(
+    /// Which limit decided.
+    LimitWindow { Minute = "minute", Month = "month" }
+);
+label!(
+    LimitResult { Admitted = "admitted", Refused = "refused" }
+);
+label!(
+    /// Why a usage event was lost.
+    DropReason { QueueFull = "queue_full", NotConfigured = "not_configured", Stopped = "stopped" }
+);
+label!(
+    /// Why a change of the configuration could not be taken in.
+    ApplyFailure { Message = "message", Digest = "digest", OutOfOrder = "out_of_order", Crashed = "crashed" }
+);
+label!(
+    ResolveResult { Resolved = "resolved", Failed = "failed", Forbidden = "forbidden" }
+);
+label!(
+    /// Why a connection was closed before or while its request was read.
+    ConnectionRefusal { Total = "total", PerAddress = "per_address", Rate = "rate", HeaderDeadline = "header_deadline",
+        Resets = "resets" }
+);
+
+label!(
+    /// The class of a status code.
+    CodeClass { C1 = "1xx", C2 = "2xx", C3 = "3xx", C4 = "4xx", C5 = "5xx", Other = "other" }
+);
+
+impl CodeClass {
+    pub fn of(status: u16) -> CodeClass {
+        match status {
+            100..=199 => CodeClass::C1,
+            200..=299 => CodeClass::C2,
+            300..=399 => CodeClass::C3,
+            400..=499 => CodeClass::C4,
+            500..=599 => CodeClass::C5,
+            _ => CodeClass::Other,
+        }
+    }
+}
+
+/// The methods that are named; a client may invent others.
+pub fn method(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}

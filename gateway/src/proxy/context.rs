@@ -1,0 +1,125 @@
+//! What is known of one request while it is served. It owns what later phases need, counts as in flight until it is dropped,
+//! and closes the request's account even when the connection is torn away. It decides nothing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::Method;
+use pingora_core::Error;
+use pingora_proxy::Session;
+use uuid::Uuid;
+
+use super::account::{Book, Ending};
+use super::lifeline::Lifeline;
+use super::request_id;
+use crate::clock::Now;
+use crate::decide::Admitted;
+use crate::filters::cors::CorsGrant;
+use crate::filters::entitlement::KnownSubscription;
+use crate::limiter::LimitAnswers;
+use crate::live::Snapshot;
+use crate::rejection::Rejection;
+
+pub(crate) struct Context {
+    /// Pinned: the request is served by what it began with.
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) book: Arc<Book>,
+    pub(super) lifeline: Arc<Lifeline>,
+    pub(super) began: Now,
+    pub(super) request_id: Uuid,
+    pub(super) method: Method,
+    pub(super) is_http2: bool,
+    pub(super) is_upgrade: bool,
+    pub(super) admitted: Option<Box<Admitted>>,
+    /// Why the gateway itself answered, or would have answered.
+    pub(super) rejection: Option<Rejection>,
+    /// Whose refusal goes into the usage log.
+    pub(super) refused: Option<KnownSubscription>,
+    pub(super) limits: Option<LimitAnswers>,
+    pub(super) cors: Option<CorsGrant>,
+    pub(super) upstream: Exchange,
+    /// What the client got; 0 as long as it got nothing.
+    pub(super) status: u16,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) is_usage_recorded: bool,
+    pub(super) is_closed: bool,
+}
+
+/// The conversation with the upstream, retries included.
+#[derive(Default)]
+pub(super) struct Exchange {
+    pub(super) address: Option<SocketAddr>,
+    pub(super) tried: Vec<SocketAddr>,
+    /// A connection was made: from then on something may have been sent.
+    pub(super) is_contacted: bool,
+    pub(super) retries: u32,
+    pub(super) is_reuse_retried: bool,
+    /// On the monotonic clock, in microseconds.
+    pub(super) began_us: Option<u64>,
+    pub(super) answered_us: Option<u64>,
+    pub(super) ended_us: Option<u64>,
+}
+
+impl Context {
+    pub(super) fn begin(snapshot: Arc<Snapshot>, book: Arc<Book>) -> Context {
+        let began = Now::read();
+        let lifeline = Lifeline::of_this_task();
+        lifeline.header_seen();
+        lifeline.connection.request();
+        book.metrics.http_requests_in_flight.inc();
+        Context {
+            snapshot,
+            book,
+            lifeline,
+            began,
+            request_id: request_id::new(began.unix_ms),
+            method: Method::GET,
+            is_http2: false,
+            is_upgrade: false,
+            admitted: None,
+            rejection: None,
+            refused: None,
+            limits: None,
+            cors: None,
+            upstream: Exchange::default(),
+            status: 0,
+            request_bytes: 0,
+            response_bytes: 0,
+            is_usage_recorded: false,
+            is_closed: false,
+        }
+    }
+
+    pub(super) fn response_came(&mut self, bytes: usize, is_end: bool) {
+        self.response_bytes = self.response_bytes.saturating_add(u64::try_from(bytes).unwrap_or(0));
+        if is_end {
+            self.upstream.ended_us = Some(Now::read().mono_us);
+        }
+    }
+
+    /// The end as the framework tells it.
+    pub(super) fn finish(&mut self, session: &Session, error: Option<&Error>) {
+        if self.status == 0 {
+            self.status = session.response_written().map_or(0, |response| response.status.as_u16());
+        }
+        let ending = Ending::of(self, error);
+        self.close(session.req_header().uri.path(), &ending);
+    }
+
+    fn close(&mut self, path: &str, ending: &Ending) {
+        if !std::mem::replace(&mut self.is_closed, true) {
+            let book = self.book.clone();
+            book.close(self, path, ending);
+        }
+    }
+}
+
+impl Drop for Context {
+    /// Reached without `finish` when the watch cut the request or its connection was torn down with it.
+    fn drop(&mut self) {
+        let ending = Ending::torn(self.lifeline.cut());
+        self.close("", &ending);
+        self.book.metrics.http_requests_in_flight.dec();
+    }
+}

@@ -1,0 +1,128 @@
+//! From the session to a verdict: bounds what the client may take of our time, hands the request's head to `decide`, and
+//! keeps what it proved. It refuses to judge by itself.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use pingora_proxy::Session;
+
+use super::Gateway;
+use super::context::Context;
+use crate::decide::{Admitted, Decision, Rejected, RequestHead, decide};
+use crate::filters::cors::Preflight;
+use crate::filters::edge::{both_framings, raw_head_has_content_length};
+use crate::metrics::labels::{AuthResult, LimitResult, LimitWindow};
+use crate::rejection::Rejection;
+
+/// How long the rest of an unwanted body is read before the connection is closed.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) enum Verdict {
+    Proceed,
+    Answer(Preflight),
+    Refuse(Rejection),
+}
+
+impl Gateway {
+    /// Time-outs of the client's side. They hold for one request, so each sets them anew.
+    pub(super) fn bound_client(&self, session: &mut Session) {
+        session.set_read_timeout(Some(self.client.read_timeout));
+        session.set_write_timeout(Some(self.client.write_timeout));
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        if self.client.send_rate_bytes_min > 0 {
+            session.set_min_send_rate(Some(self.client.send_rate_bytes_min));
+        }
+        // The framework forgets its own limit after the first request.
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(self.client.keepalive_timeout.as_secs().max(1)));
+        }
+    }
+
+    pub(super) fn judge(&self, session: &mut Session, ctx: &mut Context) -> Verdict {
+        ctx.method = session.req_header().method.clone();
+        ctx.is_http2 = session.is_http2();
+        ctx.is_upgrade = session.is_upgrade_req();
+        let decision = match read_head(session) {
+            Ok(head) => decide(&head, &ctx.snapshot, &self.limiter, ctx.began, &self.rules),
+            Err(rejection) => Err(rejection.into()),
+        };
+        match decision {
+            Ok(Decision::Admitted(admitted)) => {
+                self.admit(session, ctx, admitted);
+                Verdict::Proceed
+            }
+            Ok(Decision::Answer(preflight)) => Verdict::Answer(preflight),
+            Err(rejected) => {
+                self.count_refusal(&rejected.rejection);
+                let Rejected { rejection, context, limits, cors } = *rejected;
+                (ctx.refused, ctx.limits, ctx.cors) = (context, limits, cors);
+                Verdict::Refuse(rejection)
+            }
+        }
+    }
+
+    fn admit(&self, session: &mut Session, ctx: &mut Context, admitted: Box<Admitted>) {
+        self.metrics.auth_result(AuthResult::Accepted);
+        self.metrics.limit_decision(LimitWindow::Minute, LimitResult::Admitted);
+        if admitted.limits.quota.is_some() {
+            self.metrics.limit_decision(LimitWindow::Month, LimitResult::Admitted);
+        }
+        let total_ms = admitted.known.endpoint.timeouts.total_ms;
+        if total_ms > 0 {
+            ctx.lifeline.set_total(ctx.began, Duration::from_millis(u64::from(total_ms)));
+        }
+        if ctx.is_upgrade {
+            // Its upstream's read time-out is the tunnel's; the handshake has this bound instead.
+            ctx.lifeline.set_total(ctx.began, self.upstreams.handshake_timeout(&admitted.known.endpoint));
+        }
+        // A stream without an announced length may be silent for as long as its endpoint allows.
+        let is_announced = session.req_header().headers.contains_key(CONTENT_LENGTH);
+        if !ctx.is_upgrade && !session.is_body_empty() && (is_announced || total_ms > 0) {
+            ctx.lifeline.body_begins();
+        }
+        ctx.limits = Some(admitted.limits);
+        ctx.cors.clone_from(&admitted.cors);
+        ctx.admitted = Some(admitted);
+    }
+
+    fn count_refusal(&self, rejection: &Rejection) {
+        let auth = match rejection {
+            Rejection::MissingKey => AuthResult::Missing,
+            Rejection::InvalidKey => AuthResult::Unknown,
+            Rejection::ExpiredKey => AuthResult::Expired,
+            Rejection::ConflictingCredentials | Rejection::DuplicateCredential => AuthResult::Conflicting,
+            Rejection::NoSubscription
+            | Rejection::SubscriptionPending
+            | Rejection::SubscriptionSuspended
+            | Rejection::SubscriptionCancelled
+            | Rejection::InsufficientScope => AuthResult::Forbidden,
+            Rejection::RateLimited { .. } => {
+                self.metrics.limit_decision(LimitWindow::Minute, LimitResult::Refused);
+                AuthResult::Accepted
+            }
+            Rejection::QuotaExceeded { .. } => {
+                self.metrics.limit_decision(LimitWindow::Month, LimitResult::Refused);
+                AuthResult::Accepted
+            }
+            _ => return,
+        };
+        self.metrics.auth_result(auth);
+    }
+}
+
+fn read_head(session: &Session) -> Result<RequestHead<'_>, Rejection> {
+    let header = session.req_header();
+    // The framework drops Content-Length beside Transfer-Encoding; only the raw bytes still tell.
+    if header.headers.contains_key(TRANSFER_ENCODING) && raw_head_has_content_length(&session.to_h1_raw()) {
+        return Err(both_framings());
+    }
+    let authority = header.uri.authority().map(http::uri::Authority::as_str);
+    RequestHead::read(&header.method, header.version, header.raw_path(), authority, &header.headers, peer(session))
+}
+
+/// The other end of the connection.
+pub(super) fn peer(session: &Session) -> IpAddr {
+    let address = session.client_addr().and_then(|address| address.as_inet());
+    address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+}

@@ -1,0 +1,7 @@
+//! A whole gateway on real sockets, with upstreams that answer what a test wants, byte for byte. What crosses the wire is
+//! looked at here; what is decided has its own tests.
+
+mod attacks;
+mod harness;
+mod proxying;
+mod upstreams;

@@ -1,0 +1,58 @@
+//! Tests of the settings: the committed file, and the faults that only this room can see.
+
+use std::path::Path;
+
+use ::settings::Reader;
+
+use super::{RateLimitHeaders, Settings, reading};
+
+const COMMITTED: &str = include_str!("../../../config/gateway.toml");
+
+fn parse(text: &str) -> Result<Settings, Vec<String>> {
+    let reader = Reader::parse_with_env("gateway.toml", text, |_| None).expect("the text is valid TOML");
+    reading::read(reader).map_err(|errors| errors.faults().iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn the_committed_file_is_accepted_and_shows_every_key() {
+    parse(COMMITTED).unwrap();
+    let mut reader = Reader::parse("config/gateway.toml", COMMITTED).unwrap();
+    reader.section("");
+    assert_eq!(reader.written_keys(), Settings::known_keys());
+}
+
+#[test]
+fn the_committed_file_holds_the_defaults() {
+    let (written, default) = (parse(COMMITTED).unwrap(), parse("").unwrap());
+    assert_eq!(format!("{written:?}"), format!("{default:?}"));
+    assert_eq!(default.answers.rate_limit_headers, RateLimitHeaders::Structured);
+}
+
+#[test]
+fn what_contradicts_itself_is_refused_with_its_line() {
+    let faults = parse(
+        "[listen]\nhttps = \"0.0.0.0:8443\"\n[feed]\ncontrol_planes = [\"http://10.0.0.1:9000\", \"ftp://x\"]\n[upstream]\nallow = [\"x\"]\n",
+    )
+    .unwrap_err();
+    assert_eq!(faults.len(), 5, "{faults:#?}");
+    assert!(faults.iter().any(|fault| fault.contains(":2: listen.https: needs `certificate_file`")), "{faults:#?}");
+    assert!(faults.iter().any(|fault| fault.contains("use https://")), "{faults:#?}");
+    assert!(faults.iter().any(|fault| fault.contains("feed.token_file: is needed")), "{faults:#?}");
+}
+
+#[test]
+fn a_missing_file_says_how_to_name_one() {
+    let errors = Settings::read(Path::new("/nonexistent/gateway.toml")).unwrap_err();
+    assert!(errors.to_string().contains("--config"), "{errors}");
+}
+
+#[test]
+fn secrets_are_never_printed() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, "hush-hush\n").unwrap();
+    let text = format!("[feed]\ncontrol_planes = [\"unix:/run/feed.sock\"]\ntoken_file = \"{}\"\n", file.display());
+    let settings = parse(&text).unwrap();
+    assert_eq!(settings.feed.token.as_ref().unwrap().expose(), "hush-hush");
+    assert!(!format!("{settings:?}").contains("hush-hush"));
+}

@@ -1,0 +1,15 @@
+//! A private Postgres and a private Redis on unix sockets, run from the machine's own programs: for `apihub up` and for
+//! tests. Opens no port, downloads nothing, and is not how a production database is run.
+
+mod fault;
+mod place;
+mod postgres;
+mod process;
+mod redis;
+
+pub use fault::ServerFault;
+pub use place::{SOCKET_PATH_BYTES_MAX, is_reachable_by_others};
+pub use postgres::{Durability, PrivatePostgres};
+pub use process::{die_with_parent, send};
+pub use redis::PrivateRedis;
+pub use rustix::process::Signal;

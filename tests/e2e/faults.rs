@@ -1,0 +1,202 @@
+//! Any one part is killed or frozen under traffic: no request fails, nothing is counted twice or lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use servers::Signal;
+
+use crate::harness::{Catalog, World, eventually};
+
+/// Steady traffic on one gateway; every answer must be a 200.
+struct Traffic {
+    stop: Arc<AtomicBool>,
+    good: Arc<AtomicU64>,
+    workers: Vec<tokio::task::JoinHandle<Vec<String>>>,
+}
+
+impl Traffic {
+    fn start(world: &World, catalog: &Catalog) -> Traffic {
+        let (stop, good) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let url = format!("{}{}/x", world.gateway().url, catalog.path);
+        let workers = (0..4).map(|_| {
+            let (stop, good, client) = (stop.clone(), good.clone(), world.client.clone());
+            let (url, key) = (url.clone(), catalog.key.clone());
+            tokio::spawn(async move {
+                let mut failed = Vec::new();
+                while !stop.load(Ordering::Relaxed) {
+                    match client.get(&url).bearer_auth(&key).send().await {
+                        Ok(answer) if answer.status() == 200 && answer.bytes().await.is_ok() => {
+                            good.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Ok(_) => failed.push("an answer that is no complete 200".to_owned()),
+                        Err(error) => failed.push(format!("{error:?}")),
+                    }
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                failed
+            })
+        });
+        Traffic { workers: workers.collect(), stop, good }
+    }
+
+    /// Returns when so many more requests were answered well.
+    async fn more(&self, count: u64) {
+        let goal = self.good.load(Ordering::Relaxed) + count;
+        eventually("traffic goes on", || async { (self.good.load(Ordering::Relaxed) >= goal).then_some(()) }).await;
+    }
+
+    /// The number of answered requests; fails where one was not a 200.
+    async fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        for worker in self.workers {
+            let failed = worker.await.unwrap();
+            assert!(failed.is_empty(), "{} requests failed, the first: {}", failed.len(), failed[0]);
+        }
+        self.good.load(Ordering::Relaxed)
+    }
+}
+
+async fn world_with_traffic() -> (World, Catalog, Traffic) {
+    let world = World::with().own_postgres().start().await;
+    let ann = world.publisher("ann").await;
+    let plan = serde_json::json!({ "rate_limit": 6_000_000, "policy": { "burst_limit": 1_000_000 } });
+    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
+    let traffic = Traffic::start(&world, &catalog);
+    traffic.more(100).await;
+    (world, catalog, traffic)
+}
+
+/// Every answered request is a row, once.
+async fn counted_exactly(world: &World, answered: u64) {
+    let wanted = i64::try_from(answered).unwrap();
+    eventually("every request is counted", || async {
+        let logged = world.count("SELECT count(*) FROM usage_logs").await;
+        assert!(logged <= wanted, "{logged} rows for {wanted} requests");
+        (logged == wanted).then_some(())
+    })
+    .await;
+    assert_eq!(world.count("SELECT coalesce(sum(request_count), 0)::bigint FROM usage_minutes").await, wanted);
+    assert_eq!(world.count("SELECT coalesce(sum(events), 0)::bigint FROM ingested_batches").await, wanted);
+}
+
+#[tokio::test]
+async fn killing_the_control_plane_fails_no_request_and_counts_none_twice() {
+    let (mut world, _, traffic) = world_with_traffic().await;
+    for _ in 0..3 {
+        world.control_planes[0].role.kill();
+        traffic.more(100).await;
+        world.control_planes[0].role.start_again();
+        world.control_planes[0].role.ready().await;
+        traffic.more(50).await;
+    }
+    let answered = traffic.stop().await;
+    counted_exactly(&world, answered).await;
+}
+
+#[tokio::test]
+async fn killing_postgres_fails_no_request_and_rest_recovers_by_itself() {
+    let (mut world, _, traffic) = world_with_traffic().await;
+    let postgres = world.postgres.as_mut().unwrap();
+    servers::send(postgres.child(), Signal::KILL);
+    let _ = postgres.child().wait();
+    traffic.more(200).await;
+    let url = format!("{}/v1/catalog/products", world.control_planes[0].url);
+    let started = std::time::Instant::now();
+    assert_eq!(world.client.get(&url).send().await.unwrap().status(), 503);
+    assert!(started.elapsed() < Duration::from_secs(6), "the answer came after {:?}", started.elapsed());
+    world.postgres.as_mut().unwrap().restart().unwrap();
+    eventually("REST recovers", || async {
+        (world.client.get(&url).send().await.ok()?.status() == 200).then_some(())
+    })
+    .await;
+    let answered = traffic.stop().await;
+    counted_exactly(&world, answered).await;
+}
+
+#[tokio::test]
+async fn killing_or_freezing_redis_fails_no_request_and_loses_no_usage() {
+    let (mut world, _, traffic) = world_with_traffic().await;
+    servers::send(world.redis.child(), Signal::STOP);
+    traffic.more(200).await;
+    servers::send(world.redis.child(), Signal::CONT);
+    traffic.more(50).await;
+    servers::send(world.redis.child(), Signal::KILL);
+    traffic.more(200).await;
+    world.redis.restart().unwrap();
+    let answered = traffic.stop().await;
+    counted_exactly(&world, answered).await;
+}
+
+#[tokio::test]
+async fn freezing_the_control_plane_fails_no_request() {
+    let (world, _, traffic) = world_with_traffic().await;
+    world.control_planes[0].role.signal(Signal::STOP);
+    traffic.more(300).await;
+    world.control_planes[0].role.signal(Signal::CONT);
+    let answered = traffic.stop().await;
+    counted_exactly(&world, answered).await;
+}
+
+#[tokio::test]
+async fn a_gateway_serves_from_its_disk_when_everything_else_is_down() {
+    let mut world = World::with().own_postgres().start().await;
+    let ann = world.publisher("ann").await;
+    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).publish().await;
+    let file_written = || async {
+        let entries = std::fs::read_dir(&world.gateway().data_dir).unwrap().flatten();
+        let health = world.gateway().healthz().await;
+        (entries.count() > 0 && health["snapshot"]["saved_revision"] == health["snapshot"]["revision"]).then_some(())
+    };
+    eventually("the snapshot is on disk", file_written).await;
+    world.control_planes[0].role.kill();
+    world.postgres.as_mut().unwrap().stop();
+    world.redis.stop();
+    world.gateways[0].role.kill();
+    let started = std::time::Instant::now();
+    world.gateways[0].role.start_again();
+    world.gateways[0].role.ready().await;
+    let url = format!("{}{}/x", world.gateway().url, catalog.path);
+    eventually("it serves", || async {
+        let answer = world.client.get(&url).bearer_auth(&catalog.key).send().await.ok()?;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+    let stranger = snapshot::key::mint("hub", snapshot::key::Environment::Live).unwrap();
+    assert_eq!(world.client.get(&url).bearer_auth(stranger.reveal()).send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_ends_as_soon_as_nothing_is_in_flight() {
+    let mut world = World::start().await;
+    let ann = world.publisher("ann").await;
+    let slow = format!("{}/slow?ms=1500", world.upstream.url());
+    let catalog = ann.product("p").endpoint("GET", "/slow", &slow).publish().await;
+    let url = format!("{}{}/slow", world.gateway().url, catalog.path);
+    let request = tokio::spawn(world.client.get(&url).bearer_auth(&catalog.key).send());
+    let gateway = &world.gateways[0];
+    eventually("the request is in flight", || async {
+        (gateway.metric("gateway_http_requests_in_flight").await >= 1.0).then_some(())
+    })
+    .await;
+    let started = std::time::Instant::now();
+    let status = world.gateways[0].role.stop().await;
+    assert!(status.success(), "{status}");
+    assert_eq!(request.await.unwrap().unwrap().status(), 200, "what was in flight is finished");
+    assert!(started.elapsed() < Duration::from_secs(6), "it took {:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_binary_upgrade_under_traffic_fails_no_request() {
+    let (mut world, _, traffic) = world_with_traffic().await;
+    let successor = world.gateways[0].role.successor();
+    traffic.more(50).await;
+    world.gateways[0].role.signal(Signal::QUIT);
+    let status = world.gateways[0].role.ended().await;
+    assert!(status.success(), "{status}");
+    traffic.more(200).await;
+    world.gateways[0].role = successor;
+    let answered = traffic.stop().await;
+    counted_exactly(&world, answered).await;
+}

@@ -1,0 +1,96 @@
+//! The main job: created over REST, compiled, pushed, called, limited, proxied, counted.
+
+use serde_json::json;
+
+use crate::harness::{World, eventually};
+
+#[tokio::test]
+async fn a_product_made_over_rest_is_called_with_its_key_and_counted_in_postgres() {
+    let world = World::start().await;
+    let ann = world.publisher("ann").await;
+    let target = format!("{}/v2/users/{{id}}?from=gateway", world.upstream.url());
+    let catalog = ann.product("weather").endpoint("GET", "/users/{id}", &target).publish().await;
+
+    let url = format!("{}{}/users/7%C3%A9?units=c", world.gateway().url, catalog.path);
+    let answer = world.client.get(&url).bearer_auth(&catalog.key).header("x-consumer-id", "forged").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let headers = answer.headers().clone();
+    let seen: serde_json::Value = answer.json().await.unwrap();
+
+    assert_eq!(seen["target"], "/v2/users/7%C3%A9?from=gateway&units=c");
+    let sent = &seen["headers"];
+    assert_eq!(sent["x-subscription-id"], catalog.subscription.as_str());
+    assert_eq!(sent["x-credential-identifier"], catalog.key_id.as_str());
+    assert_eq!(sent["x-plan"], "Plan");
+    assert_ne!(sent["x-consumer-id"], "forged");
+    assert_eq!(sent["x-request-id"], headers["x-request-id"].to_str().unwrap());
+    assert_eq!(sent["x-forwarded-for"], "127.0.0.1");
+    assert_eq!(sent["x-forwarded-proto"], "http");
+    assert!(sent["traceparent"].as_str().unwrap().starts_with("00-"));
+    assert!(sent["via"].as_str().unwrap().starts_with("1.1 "));
+    assert!(sent.get("authorization").is_none(), "the key stays with the gateway");
+    assert_eq!(sent["host"], world.upstream.address.to_string().as_str());
+
+    assert_eq!(headers["ratelimit-policy"], "\"minute\";q=60000;w=60");
+    assert!(headers["ratelimit"].to_str().unwrap().starts_with("\"minute\";r="));
+    assert_eq!(headers["x-ratelimit-limit"], "60000");
+    assert!(headers.contains_key("x-ratelimit-remaining") && headers.contains_key("x-ratelimit-reset"));
+    assert!(headers["server-timing"].to_str().unwrap().contains("gateway;dur="));
+    assert!(!headers.contains_key("x-gateway-error"));
+
+    let rows = eventually("the request is a row of usage_logs", || async {
+        let rows = world.query("SELECT status, verdict, billable, method FROM usage_logs").await;
+        (!rows.is_empty()).then_some(rows)
+    })
+    .await;
+    let row: Vec<&str> = rows[0].iter().map(|value| value.as_deref().unwrap()).collect();
+    assert_eq!(row, ["200", "proxied", "t", "GET"]);
+    assert_eq!(world.count("SELECT sum(request_count)::bigint FROM usage_minutes").await, 1);
+}
+
+#[tokio::test]
+async fn the_plan_of_a_subscription_is_enforced_exactly_on_one_node() {
+    let world = World::start().await;
+    let ann = world.publisher("ann").await;
+    for (slug, algorithm, burst) in [("bucket", "token_bucket", 5), ("sliding", "sliding_window", 6), ("fixed", "fixed_window", 6)] {
+        let policy = json!({ "algorithm": algorithm, "burst_limit": burst });
+        let plan = json!({ "rate_limit": 6, "policy": policy });
+        let catalog = ann.product(slug).endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
+        let url = format!("{}{}/x", world.gateway().url, catalog.path);
+        let mut answers = Vec::new();
+        for _ in 0..burst + 2 {
+            answers.push(world.client.get(&url).header("x-api-key", &catalog.key).send().await.unwrap());
+        }
+        let good = answers.iter().filter(|answer| answer.status() == 200).count();
+        assert_eq!(good, burst, "{algorithm}");
+        let refused = answers.pop().unwrap();
+        assert_eq!(refused.status(), 429, "{algorithm}");
+        assert!(refused.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);
+        assert_eq!(refused.headers()["x-ratelimit-remaining"], "0");
+        assert_eq!(refused.headers()["x-gateway-error"], "rate_limited");
+    }
+}
+
+#[tokio::test]
+async fn a_second_key_shares_the_limit_and_an_override_replaces_it_without_publishing() {
+    let world = World::start().await;
+    let ann = world.publisher("ann").await;
+    let plan = json!({ "rate_limit": 60, "policy": { "burst_limit": 2 } });
+    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
+    let (_, second) = ann.key(&catalog.subscription, json!({ "name": "second", "environment": "live" })).await;
+    let url = format!("{}{}/x", world.gateway().url, catalog.path);
+    let status = |key: String| {
+        let request = world.client.get(&url).bearer_auth(key);
+        async move { request.send().await.unwrap().status().as_u16() }
+    };
+    assert_eq!(status(catalog.key.clone()).await, 200);
+    assert_eq!(status(second.clone()).await, 200);
+    assert_eq!(status(second.clone()).await, 429);
+
+    let path = format!("/v1/subscriptions/{}/override", catalog.subscription);
+    let body = json!({ "requests_per_minute": 60_000, "burst_limit": 6_000 });
+    let request = ann.rest.request(reqwest::Method::PUT, &path).header("prefer", "wait=20").json(&body);
+    let answer = ann.rest.send(request).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.json);
+    eventually("the override is enforced", || async { (status(second.clone()).await == 200).then_some(()) }).await;
+}

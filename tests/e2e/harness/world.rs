@@ -1,0 +1,254 @@
+//! A world: database, Redis, control planes, gateways and an upstream, all of one test's own.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use apihub::role_files::{ControlPlaneFile, GatewayFile, Https, Secrets};
+use servers::{Durability, PrivatePostgres, PrivateRedis};
+use tempfile::TempDir;
+
+use super::publisher::Publisher;
+use super::role::Role;
+use super::upstream::Upstream;
+use super::{ports, postgres};
+
+/// What a test wants other than one control plane and one gateway over a shared Postgres.
+pub struct Setup {
+    gateways: usize,
+    control_planes: usize,
+    own_postgres: bool,
+    tls: bool,
+}
+
+pub struct World {
+    pub gateways: Vec<Gateway>,
+    pub control_planes: Vec<ControlPlane>,
+    pub redis: PrivateRedis,
+    /// Only where the test asked for a Postgres of its own.
+    pub postgres: Option<PrivatePostgres>,
+    pub upstream: Upstream,
+    pub database_url: String,
+    pub client: reqwest::Client,
+    dir: TempDir,
+}
+
+pub struct Gateway {
+    pub role: Role,
+    pub url: String,
+    pub https_url: Option<String>,
+    pub admin_url: String,
+    pub data_dir: PathBuf,
+    pub name: String,
+}
+
+pub struct ControlPlane {
+    pub role: Role,
+    pub url: String,
+    pub feed: String,
+}
+
+impl Setup {
+    pub fn gateways(mut self, count: usize) -> Setup {
+        self.gateways = count;
+        self
+    }
+
+    pub fn control_planes(mut self, count: usize) -> Setup {
+        self.control_planes = count;
+        self
+    }
+
+    /// A Postgres that the test may kill.
+    pub fn own_postgres(mut self) -> Setup {
+        self.own_postgres = true;
+        self
+    }
+
+    /// Gateways that also listen with TLS and HTTP/2.
+    pub fn tls(mut self) -> Setup {
+        self.tls = true;
+        self
+    }
+
+    pub async fn start(self) -> World {
+        let dir = tempfile::Builder::new().prefix("apihub-world-").tempdir_in("/tmp").unwrap();
+        // Postgres runs as another user and must be able to walk in.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let redis = PrivateRedis::start(&dir.path().join("redis"), true).unwrap();
+        let (postgres, database_url) = self.database(dir.path()).await;
+        let upstream = Upstream::start().await;
+        let secrets = Secrets {
+            feed_token: "a-feed-token-of-a-test-0123456789abcdef".to_owned(),
+            database_url: database_url.clone(),
+            redis_url: redis.url(),
+        };
+        let allow = vec![
+            format!("127.0.0.1/32:{}", upstream.address.port()),
+            format!("127.0.0.1/32:{}", upstream.h2_address.port()),
+            format!("127.0.0.1/32:{}", upstream.raw_address.port()),
+            format!("127.0.0.1/32:{}", upstream.closed_port),
+        ];
+        let addresses: Vec<_> = (0..self.gateways).map(|_| ports::free()).collect();
+        let control_planes: Vec<ControlPlane> = (0..self.control_planes)
+            .map(|index| start_control_plane(dir.path(), index, &secrets, &allow, addresses[0]))
+            .collect();
+        for control_plane in &control_planes {
+            control_plane.role.ready().await;
+        }
+        let feeds: Vec<String> = control_planes.iter().map(|control_plane| control_plane.feed.clone()).collect();
+        let tls = self.tls.then(|| write_certificate(dir.path()));
+        let gateways: Vec<Gateway> = addresses
+            .into_iter()
+            .enumerate()
+            .map(|(index, http)| start_gateway(dir.path(), index, http, &secrets, &allow, &feeds, tls.as_ref()))
+            .collect();
+        for gateway in &gateways {
+            gateway.role.ready().await;
+        }
+        let client = client();
+        World { gateways, control_planes, redis, postgres, upstream, database_url, client, dir }
+    }
+
+    async fn database(&self, dir: &Path) -> (Option<PrivatePostgres>, String) {
+        if !self.own_postgres {
+            return (None, postgres::fresh_database().await);
+        }
+        let server = PrivatePostgres::start(&dir.join("postgres"), Durability::ThrowAway).unwrap();
+        let url = postgres::migrate_new(&server, "apihub").await;
+        (Some(server), url)
+    }
+}
+
+impl World {
+    pub fn with() -> Setup {
+        Setup { gateways: 1, control_planes: 1, own_postgres: false, tls: false }
+    }
+
+    pub async fn start() -> World {
+        World::with().start().await
+    }
+
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateways[0]
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A publisher with an organization of his own, signed in.
+    pub async fn publisher(&self, name: &str) -> Publisher {
+        Publisher::register(&self.control_planes[0].url, name).await
+    }
+
+    /// One row of the database, as text.
+    pub async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
+        let (client, connection) = tokio_postgres::connect(&self.database_url, tokio_postgres::NoTls).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let messages = client.simple_query(sql).await.unwrap();
+        drop(client);
+        let _ = connection.await;
+        let row = |row: &tokio_postgres::SimpleQueryRow| {
+            (0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let rows = messages.iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(found) => Some(row(found)),
+            _ => None,
+        });
+        rows.collect()
+    }
+
+    /// One number of the database.
+    pub async fn count(&self, sql: &str) -> i64 {
+        self.query(sql).await[0][0].as_deref().unwrap_or("0").parse().unwrap()
+    }
+}
+
+impl Gateway {
+    /// The sum of a metric's samples.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.admin_url)).await.unwrap().text().await.unwrap();
+        let samples = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
+        });
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    pub async fn healthz(&self) -> serde_json::Value {
+        reqwest::get(format!("{}/healthz", self.admin_url)).await.unwrap().json().await.unwrap()
+    }
+}
+
+/// Follows nothing, trusts any certificate of the test's own, never pools across tests.
+pub fn client() -> reqwest::Client {
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .danger_accept_invalid_certs(true)
+        .timeout(Duration::from_secs(60))
+        .build()
+        .unwrap()
+}
+
+fn start_control_plane(
+    dir: &Path,
+    index: usize,
+    secrets: &Secrets,
+    allow: &[String],
+    gateway: std::net::SocketAddr,
+) -> ControlPlane {
+    let listen = ports::free();
+    let feed = format!("unix:{}", dir.join(format!("feed{index}.sock")).display());
+    let file = ControlPlaneFile {
+        listen,
+        feed_listen: feed.clone(),
+        gateway_url: format!("http://{gateway}"),
+        upstream_allow: allow.to_vec(),
+    };
+    let path = dir.join(format!("control-plane{index}.toml"));
+    std::fs::write(&path, file.to_toml()).unwrap();
+    let url = format!("http://{listen}");
+    let role = Role::start("control-plane", path, secrets.clone(), format!("{url}/readyz"));
+    ControlPlane { role, url, feed }
+}
+
+fn start_gateway(
+    dir: &Path,
+    index: usize,
+    http: std::net::SocketAddr,
+    secrets: &Secrets,
+    allow: &[String],
+    feeds: &[String],
+    tls: Option<&(PathBuf, PathBuf)>,
+) -> Gateway {
+    let admin = ports::free();
+    let name = format!("gateway-{index}");
+    let data_dir = dir.join(&name);
+    let https = tls.map(|(certificate, key)| Https {
+        listen: ports::free(),
+        certificate: certificate.clone(),
+        key: key.clone(),
+    });
+    let https_url = https.as_ref().map(|https| format!("https://localhost:{}", https.listen.port()));
+    let file = GatewayFile {
+        node_name: name.clone(),
+        data_dir: data_dir.clone(),
+        http,
+        https,
+        admin,
+        control_planes: feeds.to_vec(),
+        upstream_allow: allow.to_vec(),
+    };
+    let path = dir.join(format!("{name}.toml"));
+    std::fs::write(&path, file.to_toml()).unwrap();
+    let admin_url = format!("http://{admin}");
+    let role = Role::start("gateway", path, secrets.clone(), format!("{admin_url}/readyz"));
+    Gateway { role, url: format!("http://{http}"), https_url, admin_url, data_dir, name }
+}
+
+fn write_certificate(dir: &Path) -> (PathBuf, PathBuf) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) = (dir.join("tls.crt"), dir.join("tls.key"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    (certificate, key)
+}
