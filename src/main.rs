@@ -71,13 +71,13 @@ fn run(command: Command) -> anyhow::Result<()> {
             gateway::server::run(settings)
         }
         Command::ControlPlane { config } => {
-            let settings = control_plane::settings::Settings::read(&config)?;
+            let settings = control_plane::settings::Settings::read_file(&config)?;
             runtime()?.block_on(control_plane::server::run(settings))
         }
         Command::Migrate { config } => {
-            let settings = control_plane::settings::Settings::read(&config)?;
-            let report = runtime()?.block_on(control_plane::migrate::run(settings.database_url()))?;
-            println_report(&report);
+            let settings = control_plane::settings::Settings::read_file(&config)?;
+            let report = runtime()?.block_on(control_plane::migrate::run(settings.database.url.expose()))?;
+            print_report(&report);
             Ok(())
         }
         Command::Health { url } => apihub::health::ask(&url),
@@ -85,8 +85,9 @@ fn run(command: Command) -> anyhow::Result<()> {
 }
 
 #[allow(clippy::print_stdout)] // The answer of a command goes to standard output.
-fn println_report(report: &control_plane::migrate::Report) {
-    println!("{report}");
+fn print_report(report: &control_plane::migrate::Report) {
+    report.applied.iter().for_each(|migration| println!("applied {migration}"));
+    println!("the schema is at version {}", report.version);
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

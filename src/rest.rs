@@ -39,7 +39,9 @@ impl Rest {
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base)).header(AUTHORIZATION, format!("Bearer {}", self.token))
+        self.client
+            .request(method, format!("{}{path}", self.base))
+            .header(AUTHORIZATION, format!("Bearer {}", self.token))
     }
 
     /// Sends and reads the answer, whatever its status.
@@ -47,7 +49,8 @@ impl Rest {
         let answer = request.send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         let text = answer.text().await?;
-        let json = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+        let json =
+            if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
         Ok(Answer { status, headers, json })
     }
 

@@ -40,11 +40,7 @@ pub struct GatewayFile {
 
 impl Secrets {
     pub fn environment(&self) -> [(&'static str, &str); 3] {
-        [
-            ("APIHUB_FEED_TOKEN", &self.feed_token),
-            ("DATABASE_URL", &self.database_url),
-            ("REDIS_URL", &self.redis_url),
-        ]
+        [("APIHUB_FEED_TOKEN", &self.feed_token), ("DATABASE_URL", &self.database_url), ("REDIS_URL", &self.redis_url)]
     }
 }
 

@@ -140,7 +140,8 @@ fn start_all(
         gateway_url: &format!("http://{}", addresses.gateway),
         echo_url: &format!("http://{}", addresses.echo),
     }))?;
-    let report = UpReport::new(addresses.gateway, addresses.control_plane, addresses.admin, demo, database_url, redis_url);
+    let report =
+        UpReport::new(addresses.gateway, addresses.control_plane, addresses.admin, demo, database_url, redis_url);
     dir.write_private(&dir.path().join("up.json"), &report.to_json()?)?;
     Ok(report)
 }

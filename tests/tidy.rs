@@ -44,7 +44,8 @@ fn is_test_file(name: &str) -> bool {
 /// The part of a file that is not its test module.
 fn without_tests(text: &str) -> Vec<&str> {
     let lines: Vec<&str> = text.lines().collect();
-    let tests = lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].trim().starts_with("mod "));
+    let tests =
+        lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].trim().starts_with("mod "));
     lines[..tests.unwrap_or(lines.len())].to_vec()
 }
 
@@ -74,7 +75,8 @@ fn no_function_is_longer_than_a_screen() {
         let lines = without_tests(&text);
         for (at, line) in lines.iter().enumerate() {
             let code = line.trim_start();
-            let is_function = code.starts_with("fn ") || (code.starts_with("pub") || code.starts_with("async ")) && code.contains(" fn ");
+            let is_function = code.starts_with("fn ")
+                || (code.starts_with("pub") || code.starts_with("async ")) && code.contains(" fn ");
             if !is_function || code.ends_with(';') {
                 continue;
             }
@@ -105,7 +107,12 @@ fn no_room_reaches_where_it_must_not() {
     };
     forbid("gateway/", &[], &["postgres", "control_plane::"], "the gateway has no database and knows no control plane");
     forbid("control-plane/", &[], &["pingora", "gateway::"], "the control plane has no proxy");
-    forbid("snapshot/", &[], &["gateway::", "control_plane::", "tokio_postgres", "pingora"], "the contract belongs to neither plane");
+    forbid(
+        "snapshot/",
+        &[],
+        &["gateway::", "control_plane::", "tokio_postgres", "pingora"],
+        "the contract belongs to neither plane",
+    );
     forbid("settings/", &[], &["gateway::", "control_plane::", "snapshot::"], "settings know no plane");
     forbid(
         "control-plane/src/",
@@ -134,7 +141,12 @@ fn no_file_was_left_half_done() {
 fn every_error_code_is_explained() {
     let page = fs::read_to_string(root().join("docs/API.md")).unwrap();
     let codes = gateway::rejection::ALL_CODES.iter().chain(control_plane::api::problem::ALL_CODES);
-    report(codes.filter(|code| !page.contains(&format!("`{code}`"))).map(|code| format!("docs/API.md lacks `{code}`")).collect());
+    report(
+        codes
+            .filter(|code| !page.contains(&format!("`{code}`")))
+            .map(|code| format!("docs/API.md lacks `{code}`"))
+            .collect(),
+    );
 }
 
 #[test]

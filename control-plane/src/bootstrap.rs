@@ -1,16 +1,19 @@
-//! What an operator needs before REST can be used: the first user who may do everything. `apihub up` and the command line
-//! call it. Refuses to change the password of somebody who is there.
+//! What an operator needs before REST can be used: the first user who may do everything, and a token that speaks for him.
+//! `apihub up` and the command line call it. Refuses to change the password of somebody who is there.
 
+use jiff::{SignedDuration, Timestamp};
 use settings::Secret;
 use uuid::Uuid;
 
-use crate::domain::accounts::Email;
+use crate::domain::accounts::{Email, Scope};
 use crate::domain::fault::Flaw;
 use crate::domain::text::Name;
 use crate::passwords::{self, PasswordError, Passwords};
+use crate::store::access_tokens::{NewAccessToken, insert_access_token};
 use crate::store::audit::{self, Actor, Target};
 use crate::store::registration::{Registration, register};
 use crate::store::{Store, StoreError, Transaction, users};
+use crate::tokens::{self, RandomFault};
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +29,8 @@ pub enum BootstrapError {
     Password(Flaw),
     #[error(transparent)]
     Hashing(#[from] PasswordError),
+    #[error(transparent)]
+    Random(#[from] RandomFault),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -55,6 +60,39 @@ pub async fn ensure_admin(store: &Store, email: &str, password: &Secret) -> Resu
         })
         .await?;
     Ok(Admin { user_id: registered.user.id, is_new: true })
+}
+
+/// A token of a user with every scope, for a program that goes on over REST. It ends by itself after `lifetime`.
+pub async fn issue_token(
+    store: &Store,
+    user_id: Uuid,
+    name: &str,
+    lifetime: SignedDuration,
+) -> Result<Secret, BootstrapError> {
+    let minted = tokens::mint_access_token()?;
+    let expires_at = Timestamp::now().saturating_add(lifetime).unwrap_or(Timestamp::MAX);
+    let id = Uuid::now_v7();
+    let new = NewAccessToken {
+        id,
+        user_id,
+        organization_id: None,
+        name,
+        prefix: &minted.prefix,
+        token_digest: &minted.digest,
+        scopes: &[Scope::Admin],
+        expires_at: Some(expires_at),
+    };
+    let issued = store.run_tx("issue_token", |tx| {
+        Box::pin(async move {
+            insert_access_token(tx, new).await?;
+            let target = Target { kind: "access_token", id, organization_id: None };
+            let after = serde_json::json!({"name": name, "user_id": user_id, "expires_at": expires_at});
+            audit::write(tx, &Actor::default(), "access_token.create", target, None, Some(after)).await?;
+            Ok::<_, BootstrapError>(())
+        })
+    });
+    issued.await?;
+    Ok(Secret::new(minted.reveal()))
 }
 
 async fn promote(tx: &Transaction<'_>, email: &Email) -> Result<Option<Admin>, BootstrapError> {

@@ -1,10 +1,10 @@
 //! The feed: one long-lived stream per gateway that hands it the snapshot and every change, and takes its acknowledgements.
 //! Reads the book and writes `nodes`; builds nothing and decides nothing about requests.
 
-pub mod listener;
 mod acks;
 mod bearer;
 mod hello;
+pub mod listener;
 mod metrics;
 mod session;
 

@@ -45,12 +45,7 @@ pub async fn fetch(host: &str, challenge: &str, addresses: &AddressPolicy) -> Re
 }
 
 /// One forbidden address refuses the name, as it does in the gateway.
-async fn ask(
-    found: &[SocketAddr],
-    host: &str,
-    challenge: &str,
-    addresses: &AddressPolicy,
-) -> Result<(), ProofFault> {
+async fn ask(found: &[SocketAddr], host: &str, challenge: &str, addresses: &AddressPolicy) -> Result<(), ProofFault> {
     addresses.check_all(found)?;
     let first = found.first().ok_or(ProofFault::Unresolved)?;
     let mut stream = TcpStream::connect(first).await.map_err(ProofFault::Unreachable)?;

@@ -32,21 +32,26 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 /// Entries that another consumer has not acknowledged for so long are taken over.
 const ABANDONED_AFTER: Duration = Duration::from_secs(30);
 
-/// Consumes until `shutdown`. Without a Redis URL there is nothing to do. Errors: the URL cannot be read.
-pub async fn run(
-    store: Store,
-    usage: &Usage,
-    metrics: IngestMetrics,
-    shutdown: CancellationToken,
-) -> Result<(), StreamError> {
-    let Some(url) = &usage.redis_url else { return Ok(()) };
-    let stream = UsageStream::new(url.expose(), &usage.stream, &usage.group, &usage.consumer)?;
-    let consumer = Consumer::new(store, stream, metrics, ABANDONED_AFTER);
-    tokio::select! {
-        () = consume_for_ever(consumer) => {}
-        () = shutdown.cancelled() => {}
+/// A consumer that has not begun.
+pub struct Ingest {
+    consumer: Consumer,
+}
+
+impl Ingest {
+    /// `None` without a Redis URL: then there is nothing to consume. Errors: the URL cannot be read. Does not connect.
+    pub fn new(store: Store, usage: &Usage, metrics: IngestMetrics) -> Result<Option<Ingest>, StreamError> {
+        let Some(url) = &usage.redis_url else { return Ok(None) };
+        let stream = UsageStream::new(url.expose(), &usage.stream, &usage.group, &usage.consumer)?;
+        Ok(Some(Ingest { consumer: Consumer::new(store, stream, metrics, ABANDONED_AFTER) }))
     }
-    Ok(())
+
+    /// Consumes until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        tokio::select! {
+            () = consume_for_ever(self.consumer) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
 }
 
 async fn consume_for_ever(mut consumer: Consumer) {

@@ -4,10 +4,12 @@
 pub mod api;
 pub mod bootstrap;
 pub mod changes;
+pub mod delivery;
 pub mod domain;
 pub mod feed;
-pub mod ingest;
+pub mod host_proof;
 mod housekeeping;
+pub mod ingest;
 pub mod metrics;
 pub mod migrate;
 pub mod passwords;

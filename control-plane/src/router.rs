@@ -1,6 +1,7 @@
 //! The table of contents of the REST interface: routes, then layers from the innermost to the outermost. Refuses logic.
 
 use axum::Router;
+use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::TimeoutLayer;
@@ -8,7 +9,13 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::problem::{ApiError, Code, write_problems};
 use crate::api::state::AppState;
-use crate::api::{access_tokens, audit, health, layers, members, openapi, organizations, sessions, source, users};
+use crate::api::{
+    access_tokens, audit, catalog, endpoints, health, keys, layers, members, nodes, openapi, organizations, plans,
+    product_hosts, products, releases, sessions, source, subscriptions, users,
+};
+
+#[cfg(test)]
+mod tests;
 
 /// Everything under `/v1`, with its description.
 pub fn described() -> OpenApiRouter<AppState> {
@@ -18,18 +25,28 @@ pub fn described() -> OpenApiRouter<AppState> {
         .merge(access_tokens::routes())
         .merge(organizations::routes())
         .merge(members::routes())
+        .merge(catalog::routes())
+        .merge(products::routes())
+        .merge(product_hosts::routes())
+        .merge(endpoints::routes())
+        .merge(plans::routes())
+        .merge(releases::routes())
+        .merge(subscriptions::routes())
+        .merge(keys::routes())
         .merge(audit::routes())
+        .merge(nodes::routes())
 }
 
 pub fn build(state: AppState) -> Router {
     let (v1, document) = described().split_for_parts();
-    Router::new()
-        .merge(v1)
-        .merge(openapi::routes(document))
-        .merge(health::routes())
+    with_layers(v1.merge(openapi::routes(document)).merge(health::routes()), state)
+}
+
+fn with_layers(routes: Router<AppState>, state: AppState) -> Router {
+    routes
         .fallback(not_found)
         .layer(from_fn(layers::observe_route))
-        .layer(TimeoutLayer::with_status_code(axum::http::StatusCode::SERVICE_UNAVAILABLE, state.settings.rest.request_timeout))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, state.settings.rest.request_timeout))
         .layer(CatchPanicLayer::custom(layers::AnswerPanic::new(state.metrics.clone())))
         .layer(from_fn_with_state(state.clone(), write_problems))
         .layer(from_fn(layers::set_security_headers))

@@ -17,7 +17,10 @@ use crate::passwords::Passwords;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::throttle::Throttles;
-use crate::{housekeeping, migrate, router};
+use crate::{delivery, housekeeping, migrate, router};
+
+#[cfg(test)]
+mod tests;
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -33,6 +36,7 @@ pub async fn run_until(settings: Settings, shutdown: CancellationToken) -> anyho
         tracing::info!(version = report.version, applied = report.applied.len(), "the schema is at head");
     }
     let state = start_parts(settings, &shutdown)?;
+    delivery::start(&state, &shutdown).await?;
     let address = state.settings.rest.listen;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(%address, "REST is served");

@@ -218,7 +218,9 @@ fn take_feed_listen(section: &mut Section<'_>) -> FeedListen {
     let text = section.string("listen", "127.0.0.1:8081");
     match text.strip_prefix("unix:") {
         Some(path) if path.starts_with('/') => return FeedListen::Unix(PathBuf::from(path)),
-        Some(_) => section.fault("listen", "`unix:` is followed by an absolute path, as in `unix:/run/apihub/feed.sock`"),
+        Some(_) => {
+            section.fault("listen", "`unix:` is followed by an absolute path, as in `unix:/run/apihub/feed.sock`")
+        }
         None => match text.parse() {
             Ok(address) => return FeedListen::Tcp(address),
             Err(_) => section.fault("listen", "must be an IP address with a port, or `unix:` and an absolute path"),
@@ -243,8 +245,8 @@ fn take_usage(section: &mut Section<'_>) -> Usage {
 
 fn take_keys(section: &mut Section<'_>) -> Keys {
     let brand = section.string("brand", "hub");
-    let is_good = (1..=16).contains(&brand.len())
-        && brand.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let is_good =
+        (1..=16).contains(&brand.len()) && brand.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     if !is_good {
         section.fault("brand", "must be 1 to 16 lower-case letters or digits");
     }

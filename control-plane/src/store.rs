@@ -74,11 +74,9 @@ pub struct Store {
 impl Store {
     /// Makes the pool; connections are opened when they are needed, so a missing Postgres is not an error yet.
     pub fn new(settings: &Database, metrics: Metrics) -> Result<Store, StoreError> {
-        let mut config: tokio_postgres::Config = settings
-            .url
-            .expose()
-            .parse()
-            .map_err(|_| StoreError::Settings("the database URL cannot be read; it is `postgres://user@host/database`"))?;
+        let mut config: tokio_postgres::Config = settings.url.expose().parse().map_err(|_| {
+            StoreError::Settings("the database URL cannot be read; it is `postgres://user@host/database`")
+        })?;
         config.connect_timeout(CONNECT_MAX);
         config.application_name("apihub-control-plane");
         let manager =
@@ -100,10 +98,8 @@ impl Store {
     }
 
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.read("ping", |tx| {
-            Box::pin(async move { tx.query_one_cached("-- ping\nSELECT 1", &[]).await.map(|_| ()) })
-        })
-        .await
+        self.read("ping", |tx| Box::pin(async move { tx.query_one_cached("-- ping\nSELECT 1", &[]).await.map(|_| ()) }))
+            .await
     }
 
     /// Runs `work` in one READ COMMITTED transaction and commits it. `work` runs again, from its start, when Postgres asks
@@ -115,7 +111,8 @@ impl Store {
     {
         let started = Instant::now();
         let bounded = tokio::time::timeout(DEADLINE, self.attempt_until_done(name, &mut work)).await;
-        let outcome = bounded.unwrap_or_else(|_| Err(E::from(StoreError::unavailable("the transaction took too long"))));
+        let outcome =
+            bounded.unwrap_or_else(|_| Err(E::from(StoreError::unavailable("the transaction took too long"))));
         self.metrics.observe_store(name, started.elapsed(), outcome.is_ok());
         outcome
     }

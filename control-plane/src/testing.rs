@@ -5,4 +5,4 @@ mod app;
 mod cluster;
 
 pub(crate) use app::{Answer, App, Client, PASSWORD};
-pub(crate) use cluster::{TestDatabase, migrated_database, empty_database};
+pub(crate) use cluster::{empty_database, migrated_database};

@@ -68,7 +68,8 @@ fn random_digits() -> Result<String, RandomFault> {
         getrandom::fill(&mut bytes).map_err(RandomFault)?;
         let fair = bytes.iter().filter(|byte| **byte < FAIR_BYTES);
         let missing = RANDOM_DIGITS - digits.len();
-        digits.extend(fair.filter_map(|byte| ALPHABET.get(usize::from(byte % 62))).take(missing).map(|b| char::from(*b)));
+        digits
+            .extend(fair.filter_map(|byte| ALPHABET.get(usize::from(byte % 62))).take(missing).map(|b| char::from(*b)));
     }
     Ok(digits)
 }

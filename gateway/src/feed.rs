@@ -57,7 +57,7 @@ pub fn boot(live: &Live, disk: &DiskSnapshot, metrics: &Metrics) -> bool {
         }
     };
     let (snapshot, refusals) = crate::live::Snapshot::build(loaded.token, loaded.records);
-    metrics.config_refused_records.set(i64::try_from(refusals.len()).unwrap_or(i64::MAX));
+    metrics.config.refused_records.set(i64::try_from(refusals.len()).unwrap_or(i64::MAX));
     live.store(snapshot);
     metrics.status.set_served(Served { token: loaded.token, source: Source::Disk }, loaded.saved_at_ms);
     info!(revision = loaded.token.revision, from = ?loaded.from, "serving the last good snapshot from disk");
@@ -102,7 +102,7 @@ async fn follow_for_ever(live: Live, settings: FeedSettings, metrics: Arc<Metric
 /// Logged when the connection is lost and when something was wrong, not at every attempt in vain.
 fn note_end(metrics: &Metrics, plane: &ControlPlane, fault: &FeedFault) {
     if let Some(reason) = fault.apply_failure() {
-        metrics.apply_failed(reason);
+        metrics.config.apply_failed(reason);
     }
     if metrics.status.feed() != PartState::Down || fault.apply_failure().is_some() {
         warn!(%plane, %fault, "the feed ended; serving what there is");
@@ -133,9 +133,6 @@ impl FeedFault {
 fn note_served(metrics: &Metrics, token: snapshot::token::Token, refusals: usize) {
     let now_ms = unix_ms();
     metrics.status.set_served(Served { token, source: Source::Feed }, now_ms);
-    if token.revision > metrics.status.newest_revision() {
-        metrics.status.set_newest(token, now_ms);
-    }
-    metrics.config_last_applied_timestamp_seconds.set(now_ms / 1_000);
-    metrics.config_refused_records.set(i64::try_from(refusals).unwrap_or(i64::MAX));
+    metrics.config.last_applied_timestamp_seconds.set(now_ms / 1_000);
+    metrics.config.refused_records.set(i64::try_from(refusals).unwrap_or(i64::MAX));
 }

@@ -13,6 +13,7 @@ mod response_head;
 mod trace;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -45,6 +46,8 @@ pub(crate) struct Gateway {
     pub(crate) rate_limit_headers: RateLimitHeaders,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) book: Arc<Book>,
+    /// The process is about to end: every answer asks its client to come back on another connection.
+    pub(crate) is_leaving: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -71,8 +74,8 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
-        self.choose_peer(session, ctx)
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        self.choose_peer(ctx)
     }
 
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, ctx: &mut Context, error: Box<Error>) -> Box<Error> {
@@ -113,11 +116,11 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        session: &mut Session,
+        _session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        self.check_response_head(session, response, ctx)
+        self.check_response_head(response, ctx)
     }
 
     async fn response_filter(
@@ -131,12 +134,12 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         is_end: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
-        ctx.response_came(body.as_ref().map_or(0, Bytes::len), is_end);
+        self.pass_response_body(session, body.as_ref(), is_end, ctx);
         Ok(None)
     }
 

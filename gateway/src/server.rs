@@ -13,6 +13,7 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -52,6 +53,9 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     if !settings.upgrade {
         place::check_addresses(&settings.own_listeners())?;
     }
+    if let Some(file) = &settings.upstream.ca_file {
+        place::check_authorities(file)?;
+    }
     let parts = Parts::new(&settings, &data_dir)?;
     let certificate = read_certificate(&settings)?;
 
@@ -62,14 +66,14 @@ pub fn run(settings: Settings) -> anyhow::Result<()> {
     server.bootstrap();
     let (stop, stopped) = watch::channel(false);
     let (done, all_done) = std::sync::mpsc::channel();
-    let metrics = parts.metrics.clone();
+    let (metrics, is_leaving) = (parts.metrics.clone(), parts.is_leaving.clone());
     let tasks = Tasks { server: &mut server, stop: stopped, done };
     parts.start(&settings, certificate, tasks)?;
 
     let background = Background { stop, done: all_done };
     leave_early(server.watch_execution_phase(), metrics.clone(), settings.stop.grace_period, background)?;
     tracing::info!(http = %settings.listen.http, admin = %settings.admin.listen, "the gateway starts");
-    server.run(RunArgs { shutdown_signal: Box::new(StopSignals { metrics, stop: settings.stop }) });
+    server.run(RunArgs { shutdown_signal: Box::new(StopSignals { metrics, stop: settings.stop, is_leaving }) });
     Ok(())
 }
 
@@ -82,6 +86,7 @@ struct Parts {
     limiter: Arc<Limiter>,
     upstreams: Arc<Upstreams>,
     feed: FeedSettings,
+    is_leaving: Arc<AtomicBool>,
 }
 
 impl Parts {
@@ -94,7 +99,7 @@ impl Parts {
         let upstreams = Upstreams::new(settings.upstream.clone(), settings.own_listeners(), metrics.clone());
         let feed = feed_settings(settings, identity.clone())?;
         let (limiter, upstreams) = (Arc::new(Limiter::new()), Arc::new(upstreams));
-        Ok(Parts { identity, metrics, live, disk, limiter, upstreams, feed })
+        Ok(Parts { identity, metrics, live, disk, limiter, upstreams, feed, is_leaving: Arc::default() })
     }
 
     /// Adds all services to the server.
@@ -104,7 +109,7 @@ impl Parts {
         certificate: Option<Arc<Certificate>>,
         mut tasks: Tasks<'_>,
     ) -> anyhow::Result<()> {
-        let Parts { identity, metrics, live, disk, limiter, upstreams, feed } = self;
+        let Parts { identity, metrics, live, disk, limiter, upstreams, feed, is_leaving } = self;
         let usage_settings = UsageSettings {
             redis_url: settings.usage.redis_url.clone(),
             stream: settings.usage.stream.clone(),
@@ -133,6 +138,7 @@ impl Parts {
             rate_limit_headers: settings.answers.rate_limit_headers,
             metrics: metrics.clone(),
             book: Arc::new(book),
+            is_leaving,
         };
         let server = tasks.server;
         let edge = Edge {

@@ -62,9 +62,9 @@ impl UsageRecorder {
     /// Never waits. An event for which there is no room is dropped and counted.
     pub fn record(&self, event: UsageEvent) {
         match self.queue.try_send(event) {
-            Ok(()) => self.metrics.usage_events_total.inc(),
-            Err(TrySendError::Full(_)) => self.metrics.usage_dropped(DropReason::QueueFull, 1),
-            Err(TrySendError::Closed(_)) => self.metrics.usage_dropped(DropReason::Stopped, 1),
+            Ok(()) => self.metrics.usage.events_total.inc(),
+            Err(TrySendError::Full(_)) => self.metrics.usage.dropped(DropReason::QueueFull, 1),
+            Err(TrySendError::Closed(_)) => self.metrics.usage.dropped(DropReason::Stopped, 1),
         }
     }
 

@@ -65,7 +65,12 @@ impl Part {
         if self.started.elapsed() > HEALTHY_AFTER {
             self.delay = RESTART_DELAY_MIN;
         }
-        tracing::error!(part = self.name, status, delay_ms = self.delay.as_millis(), "a part ended; it is started again");
+        tracing::error!(
+            part = self.name,
+            status,
+            delay_ms = self.delay.as_millis(),
+            "a part ended; it is started again"
+        );
         self.restart_at = Some(Instant::now() + self.delay);
         self.delay = (self.delay * 2).min(RESTART_DELAY_MAX);
     }

@@ -4,11 +4,13 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use control_plane::store::Store;
 use serde_json::{Value, json};
+use settings::Secret;
 
 use super::data_dir::DataDir;
-use super::report::{Demo, UpReport};
 use super::random_secret;
+use super::report::{Demo, UpReport};
 use crate::rest::Rest;
 
 const ADMIN_EMAIL: &str = "admin@apihub.local";
@@ -43,7 +45,7 @@ pub async fn ensure_database(url: &str) -> anyhow::Result<()> {
 /// Makes the demo, or finds that it works already.
 pub async fn ensure_demo(place: &Place<'_>) -> anyhow::Result<Demo> {
     let password = place.dir.secret("admin-password", random_secret)?;
-    control_plane::bootstrap::ensure_admin(place.database_url, ADMIN_EMAIL, &password).await?;
+    ensure_admin(place.database_url, &password).await?;
     let path = "/demo/echo/hello".to_owned();
     let last = report_of_last_start(place.dir.path());
     let rest = Rest::sign_in(place.control_plane_url, ADMIN_EMAIL, &password).await?;
@@ -58,6 +60,14 @@ pub async fn ensure_demo(place: &Place<'_>) -> anyhow::Result<Demo> {
     let body = json!({ "name": "demo", "environment": "live" });
     let key = rest.post_and_wait(&format!("/v1/subscriptions/{subscription}/keys"), body, WAIT_S).await?;
     Ok(place.demo(text(&key, "key")?, path, password))
+}
+
+async fn ensure_admin(database_url: &str, password: &str) -> anyhow::Result<()> {
+    let database =
+        control_plane::settings::Database { url: Secret::new(database_url), pool_size: 1, migrate_at_start: false };
+    let store = Store::connect(&database, control_plane::metrics::Metrics::new()?).await?;
+    control_plane::bootstrap::ensure_admin(&store, ADMIN_EMAIL, &Secret::new(password)).await?;
+    Ok(())
 }
 
 impl Place<'_> {

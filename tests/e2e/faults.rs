@@ -26,10 +26,14 @@ impl Traffic {
                 let mut failed = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
                     match client.get(&url).bearer_auth(&key).send().await {
-                        Ok(answer) if answer.status() == 200 && answer.bytes().await.is_ok() => {
-                            good.fetch_add(1, Ordering::Relaxed);
+                        Ok(answer) => {
+                            let status = answer.status();
+                            match answer.bytes().await {
+                                Ok(_) if status == 200 => drop(good.fetch_add(1, Ordering::Relaxed)),
+                                Ok(body) => failed.push(format!("{status}: {}", String::from_utf8_lossy(&body))),
+                                Err(error) => failed.push(format!("a body cut short: {error:?}")),
+                            }
                         }
-                        Ok(_) => failed.push("an answer that is no complete 200".to_owned()),
                         Err(error) => failed.push(format!("{error:?}")),
                     }
                     tokio::time::sleep(Duration::from_millis(2)).await;
@@ -61,7 +65,7 @@ async fn world_with_traffic() -> (World, Catalog, Traffic) {
     let world = World::with().own_postgres().start().await;
     let ann = world.publisher("ann").await;
     let plan = serde_json::json!({ "rate_limit": 6_000_000, "policy": { "burst_limit": 1_000_000 } });
-    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
     let traffic = Traffic::start(&world, &catalog);
     traffic.more(100).await;
     (world, catalog, traffic)
@@ -106,10 +110,8 @@ async fn killing_postgres_fails_no_request_and_rest_recovers_by_itself() {
     assert_eq!(world.client.get(&url).send().await.unwrap().status(), 503);
     assert!(started.elapsed() < Duration::from_secs(6), "the answer came after {:?}", started.elapsed());
     world.postgres.as_mut().unwrap().restart().unwrap();
-    eventually("REST recovers", || async {
-        (world.client.get(&url).send().await.ok()?.status() == 200).then_some(())
-    })
-    .await;
+    eventually("REST recovers", || async { (world.client.get(&url).send().await.ok()?.status() == 200).then_some(()) })
+        .await;
     let answered = traffic.stop().await;
     counted_exactly(&world, answered).await;
 }
@@ -142,7 +144,7 @@ async fn freezing_the_control_plane_fails_no_request() {
 async fn a_gateway_serves_from_its_disk_when_everything_else_is_down() {
     let mut world = World::with().own_postgres().start().await;
     let ann = world.publisher("ann").await;
-    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).publish().await;
     let file_written = || async {
         let entries = std::fs::read_dir(&world.gateway().data_dir).unwrap().flatten();
         let health = world.gateway().healthz().await;
@@ -172,7 +174,7 @@ async fn a_gateway_that_stops_ends_as_soon_as_nothing_is_in_flight() {
     let mut world = World::start().await;
     let ann = world.publisher("ann").await;
     let slow = format!("{}/slow?ms=1500", world.upstream.url());
-    let catalog = ann.product("p").endpoint("GET", "/slow", &slow).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/slow", &slow).publish().await;
     let url = format!("{}{}/slow", world.gateway().url, catalog.path);
     let request = tokio::spawn(world.client.get(&url).bearer_auth(&catalog.key).send());
     let gateway = &world.gateways[0];

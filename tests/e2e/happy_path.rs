@@ -12,7 +12,8 @@ async fn a_product_made_over_rest_is_called_with_its_key_and_counted_in_postgres
     let catalog = ann.product("weather").endpoint("GET", "/users/{id}", &target).publish().await;
 
     let url = format!("{}{}/users/7%C3%A9?units=c", world.gateway().url, catalog.path);
-    let answer = world.client.get(&url).bearer_auth(&catalog.key).header("x-consumer-id", "forged").send().await.unwrap();
+    let answer =
+        world.client.get(&url).bearer_auth(&catalog.key).header("x-consumer-id", "forged").send().await.unwrap();
     assert_eq!(answer.status(), 200);
     let headers = answer.headers().clone();
     let seen: serde_json::Value = answer.json().await.unwrap();
@@ -52,7 +53,9 @@ async fn a_product_made_over_rest_is_called_with_its_key_and_counted_in_postgres
 async fn the_plan_of_a_subscription_is_enforced_exactly_on_one_node() {
     let world = World::start().await;
     let ann = world.publisher("ann").await;
-    for (slug, algorithm, burst) in [("bucket", "token_bucket", 5), ("sliding", "sliding_window", 6), ("fixed", "fixed_window", 6)] {
+    for (slug, algorithm, burst) in
+        [("bucket", "token_bucket", 5), ("sliding", "sliding_window", 6), ("fixed", "fixed_window", 6)]
+    {
         let policy = json!({ "algorithm": algorithm, "burst_limit": burst });
         let plan = json!({ "rate_limit": 6, "policy": policy });
         let catalog = ann.product(slug).endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
@@ -76,7 +79,7 @@ async fn a_second_key_shares_the_limit_and_an_override_replaces_it_without_publi
     let world = World::start().await;
     let ann = world.publisher("ann").await;
     let plan = json!({ "rate_limit": 60, "policy": { "burst_limit": 2 } });
-    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
     let (_, second) = ann.key(&catalog.subscription, json!({ "name": "second", "environment": "live" })).await;
     let url = format!("{}{}/x", world.gateway().url, catalog.path);
     let status = |key: String| {

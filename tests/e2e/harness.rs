@@ -8,8 +8,6 @@ mod upstream;
 mod wait;
 mod world;
 
-pub use publisher::{Catalog, Publisher, id};
-pub use role::Role;
-pub use upstream::Upstream;
+pub use publisher::Catalog;
 pub use wait::eventually;
-pub use world::{Setup, World};
+pub use world::{World, choose_tls_provider};

@@ -19,7 +19,7 @@ async fn a_websocket_passes_is_counted_once_and_ends_when_its_key_is_revoked() {
     let world = World::start().await;
     let ann = world.publisher("ann").await;
     let target = format!("{}/ws", world.upstream.url());
-    let catalog = ann.product("p").endpoint("GET", "/ws", &target).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/ws", &target).publish().await;
     let url = format!("{}{}/ws", world.gateway().url.replace("http", "ws"), catalog.path);
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("x-api-key", catalog.key.parse().unwrap());
@@ -49,7 +49,7 @@ async fn server_sent_events_flow_as_they_come_and_end_when_the_key_is_revoked() 
     let world = World::start().await;
     let ann = world.publisher("ann").await;
     let target = format!("{}/sse", world.upstream.url());
-    let catalog = ann.product("p").endpoint("GET", "/sse", &target).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/sse", &target).publish().await;
     let url = format!("{}{}/sse", world.gateway().url, catalog.path);
     let answer = world.client.get(&url).bearer_auth(&catalog.key).send().await.unwrap();
     assert_eq!(answer.headers()["content-type"], "text/event-stream");
@@ -74,7 +74,7 @@ async fn grpc_framing_passes_over_http2_with_its_trailers() {
     let endpoint = json!({
         "method": "POST", "path_pattern": "/pkg.Service/Method", "target_url": target, "upstream_http": "h2",
     });
-    let catalog = ann.product("p").endpoint_with(endpoint).publish().await;
+    let catalog = ann.product("api").endpoint_with(endpoint).publish().await;
     let https = world.gateway().https_url.clone().unwrap();
     let client = reqwest::Client::builder().danger_accept_invalid_certs(true).http2_prior_knowledge().build().unwrap();
     let url = format!("{https}{}/pkg.Service/Method", catalog.path);
@@ -94,7 +94,7 @@ async fn grpc_framing_passes_over_http2_with_its_trailers() {
 async fn plain_requests_pass_over_tls_with_http1_and_http2() {
     let world = World::with().tls().start().await;
     let ann = world.publisher("ann").await;
-    let catalog = ann.product("p").endpoint("POST", "/x", &world.upstream.url()).publish().await;
+    let catalog = ann.product("api").endpoint("POST", "/x", &world.upstream.url()).publish().await;
     let url = format!("{}{}/x", world.gateway().https_url.clone().unwrap(), catalog.path);
     let builder = || reqwest::Client::builder().danger_accept_invalid_certs(true);
     let h1 = builder().http1_only().build().unwrap();
@@ -117,7 +117,7 @@ async fn a_gigabyte_is_uploaded_with_flat_memory() {
     let ann = world.publisher("ann").await;
     let target = format!("{}/upload", world.upstream.url());
     let settings = json!({ "body_bytes_max": 2 * UPLOAD_BYTES });
-    let catalog = ann.product("p").settings(settings).endpoint("POST", "/up", &target).publish().await;
+    let catalog = ann.product("api").settings(settings).endpoint("POST", "/up", &target).publish().await;
     let pid = world.gateway().role.pid();
     let before = resident_bytes(pid);
     let chunk = Bytes::from(vec![7u8; 1 << 20]);

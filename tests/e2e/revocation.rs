@@ -8,7 +8,7 @@ use crate::harness::{World, eventually};
 async fn a_revoked_key_is_refused_on_every_gateway_as_soon_as_the_wait_was_answered() {
     let world = World::with().gateways(3).start().await;
     let ann = world.publisher("ann").await;
-    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).publish().await;
     for round in 0..10 {
         let body = json!({ "name": format!("k{round}"), "environment": "live" });
         let (id, key) = ann.key(&catalog.subscription, body).await;
@@ -29,7 +29,7 @@ async fn a_revoked_key_is_refused_on_every_gateway_as_soon_as_the_wait_was_answe
 async fn a_node_that_cannot_be_reached_is_listed_and_never_called_success() {
     let mut world = World::with().gateways(2).start().await;
     let ann = world.publisher("ann").await;
-    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).publish().await;
     world.gateways[1].role.kill();
     let path = format!("/v1/keys/{}/revoke", catalog.key_id);
     let request = ann.rest.request(reqwest::Method::POST, &path).header("prefer", "wait=1").json(&json!({}));
@@ -51,7 +51,7 @@ async fn a_node_that_cannot_be_reached_is_listed_and_never_called_success() {
 async fn a_rotated_key_works_beside_the_new_one_for_the_overlap_alone() {
     let world = World::start().await;
     let ann = world.publisher("ann").await;
-    let catalog = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).publish().await;
     let url = format!("{}{}/x", world.gateway().url, catalog.path);
     let rotate = format!("/v1/keys/{}/rotate", catalog.key_id);
     let rotated = ann.post_served(&rotate, json!({ "overlap_s": 2 })).await;
@@ -71,7 +71,7 @@ async fn a_rotated_key_works_beside_the_new_one_for_the_overlap_alone() {
 async fn a_retired_product_is_gone_and_a_rollback_brings_an_older_release_back() {
     let world = World::start().await;
     let ann = world.publisher("ann").await;
-    let catalog = ann.product("p").endpoint("GET", "/x", &format!("{}/one", world.upstream.url())).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &format!("{}/one", world.upstream.url())).publish().await;
     let endpoints = ann.rest.get(&format!("/v1/products/{}/endpoints", catalog.product)).await.unwrap();
     let endpoint = endpoints["data"][0]["id"].as_str().unwrap().to_owned();
     let url = format!("{}{}/x", world.gateway().url, catalog.path);

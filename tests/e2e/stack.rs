@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use apihub::up::report::UpReport;
 use servers::{Signal, die_with_parent, send};
 
-use crate::harness::eventually;
+use crate::harness::{choose_tls_provider, eventually};
 
 fn up(dir: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_apihub"));
@@ -37,7 +37,8 @@ async fn ended(child: &mut Child) -> bool {
 }
 
 #[tokio::test]
-async fn two_starts_of_the_whole_stack() {
+async fn the_printed_line_works_a_second_start_keeps_the_data_and_a_stop_leaves_nothing() {
+    choose_tls_provider();
     let temporary = tempfile::Builder::new().prefix("apihub-up-").tempdir_in("/tmp").unwrap();
     std::fs::set_permissions(temporary.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let dir = temporary.path().join("data");

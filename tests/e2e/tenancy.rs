@@ -11,7 +11,8 @@ async fn keys_and_routes_of_one_organization_mean_nothing_in_another() {
     let url = world.upstream.url();
     let a = ann.product("same").endpoint("GET", "/only-ann", &url).publish().await;
     let b = bob.product("same").endpoint("GET", "/only-bob", &url).publish().await;
-    let get = |path: String, key: &str| world.client.get(format!("{}{path}", world.gateway().url)).bearer_auth(key).send();
+    let get =
+        |path: String, key: &str| world.client.get(format!("{}{path}", world.gateway().url)).bearer_auth(key).send();
     assert_eq!(get(format!("{}/only-ann", a.path), &a.key).await.unwrap().status(), 200);
     assert_eq!(get(format!("{}/only-bob", a.path), &a.key).await.unwrap().status(), 404);
     assert_eq!(get(format!("{}/only-ann", b.path), &b.key).await.unwrap().status(), 404);
@@ -22,7 +23,7 @@ async fn keys_and_routes_of_one_organization_mean_nothing_in_another() {
 async fn what_another_organization_owns_is_not_found_over_rest() {
     let world = World::start().await;
     let (ann, bob) = (world.publisher("ann").await, world.publisher("bob").await);
-    let a = ann.product("p").endpoint("GET", "/x", &world.upstream.url()).publish().await;
+    let a = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).publish().await;
     for path in [
         format!("/v1/organizations/{}", ann.organization),
         format!("/v1/organizations/{}/members", ann.organization),
@@ -50,7 +51,7 @@ async fn a_publication_with_faults_is_refused_with_all_of_them_and_what_serves_s
     let world = World::start().await;
     let ann = world.publisher("ann").await;
     let url = world.upstream.url();
-    let catalog = ann.product("p").endpoint("GET", "/x", &url).publish().await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &url).publish().await;
     for (pattern, target) in
         [("/a/{one}", url.clone()), ("/a/{two}", url.clone()), ("/inside", "http://169.254.169.254/latest".to_owned())]
     {
@@ -64,7 +65,8 @@ async fn a_publication_with_faults_is_refused_with_all_of_them_and_what_serves_s
             assert_eq!(made.status, 201, "{}", made.json);
         }
     }
-    let refused = ann.send(reqwest::Method::POST, &format!("/v1/products/{}/publish", catalog.product), json!({})).await;
+    let refused =
+        ann.send(reqwest::Method::POST, &format!("/v1/products/{}/publish", catalog.product), json!({})).await;
     assert_eq!(refused.status, 422);
     let text = refused.json.to_string();
     assert!(text.contains("GET /a/{one}") && text.contains("GET /a/{two}"), "{text}");

@@ -20,8 +20,8 @@ use crate::api::write::{Prefer, Written, finish};
 use crate::domain::accounts::{Role, Scope};
 use crate::domain::fault::{Faults, Flaw};
 use crate::domain::text::Name;
-use crate::store::access_tokens::{self, AccessTokenRow, NewAccessToken};
 use crate::store::After;
+use crate::store::access_tokens::{self, AccessTokenRow, NewAccessToken};
 use crate::store::audit::{self, Target};
 use crate::tokens;
 
@@ -107,7 +107,9 @@ impl Wanted {
         let mut scopes = body.scopes.clone();
         scopes.sort();
         scopes.dedup();
-        faults.check("/scopes", !scopes.is_empty(), || Flaw::new("is empty").mend("name at least one of read, write, admin"));
+        faults.check("/scopes", !scopes.is_empty(), || {
+            Flaw::new("is empty").mend("name at least one of read, write, admin")
+        });
         let expires_at = faults.take("/expires_at", parse_expiry(body.expires_at, now));
         let organization_id = body.organization_id;
         let whole = (|| Some(Wanted { name: name?, scopes, expires_at: expires_at?, organization_id }))();

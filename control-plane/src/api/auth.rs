@@ -56,12 +56,7 @@ impl Caller {
             Proof::Token { id, .. } => Some(id),
             Proof::Session { .. } => None,
         };
-        Actor {
-            user_id: Some(self.user_id),
-            token_id,
-            address: Some(self.address),
-            request_id: Some(self.request_id),
-        }
+        Actor { user_id: Some(self.user_id), token_id, address: Some(self.address), request_id: Some(self.request_id) }
     }
 
     pub fn session_id(&self) -> Option<Uuid> {
@@ -93,9 +88,7 @@ impl Caller {
     /// For what concerns the user himself; a token bound to an organization does not reach it. Errors: 403.
     pub fn require_unbound(&self) -> Result<(), ApiError> {
         match self.bound_to() {
-            Some(_) => {
-                Err(ApiError::new(Code::InsufficientScope, "This access token reaches one organization only."))
-            }
+            Some(_) => Err(ApiError::new(Code::InsufficientScope, "This access token reaches one organization only.")),
             None => Ok(()),
         }
     }

@@ -1,6 +1,8 @@
 //! The public catalog: what anybody may find and what it costs, without signing in. Refuses to show a target URL, a draft, or
 //! anything that is private or retired.
 
+use std::time::Instant;
+
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -8,15 +10,20 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::api::auth::refuse;
 use crate::api::extract::{Path, Query};
 use crate::api::page::{Cursor, Limit, Page, PageQuery};
 use crate::api::plans::Plan;
 use crate::api::problem::ApiError;
+use crate::api::source::Source;
 use crate::api::state::AppState;
 use crate::domain::product::{Approval, ProductStatus};
 use crate::publish::summary::Summary;
 use crate::store::catalog::{self, CatalogFilter, ListedProduct};
 use crate::store::{After, Transaction};
+
+#[cfg(test)]
+mod tests;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list_catalog)).routes(routes!(show_catalog_product))
@@ -80,8 +87,10 @@ pub struct CatalogEndpoint {
     responses((status = 200, body = Page<CatalogProduct>)))]
 async fn list_catalog(
     State(state): State<AppState>,
+    source: Source,
     Query(query): Query<CatalogQuery>,
 ) -> Result<axum::Json<Page<CatalogProduct>>, ApiError> {
+    not_too_fast(&state, source)?;
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let filter = CatalogFilter { category: query.category.as_deref(), search: query.search.as_deref() };
     let (after, limit) = (page.after(), page.rows());
@@ -95,10 +104,17 @@ async fn list_catalog(
     responses((status = 200, body = CatalogDetail)))]
 async fn show_catalog_product(
     State(state): State<AppState>,
+    source: Source,
     Path(id): Path<Uuid>,
 ) -> Result<axum::Json<CatalogDetail>, ApiError> {
+    not_too_fast(&state, source)?;
     let detail = state.store.read("show_catalog_product", |tx| Box::pin(detail(tx, id))).await?;
     Ok(axum::Json(detail))
+}
+
+/// Strangers ask here, so one source has its share only.
+fn not_too_fast(state: &AppState, source: Source) -> Result<(), ApiError> {
+    state.throttles.attempt_catalog(source.address, Instant::now()).map_err(|throttled| refuse(state, throttled))
 }
 
 async fn detail(tx: &Transaction<'_>, id: Uuid) -> Result<CatalogDetail, ApiError> {

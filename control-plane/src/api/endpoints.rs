@@ -14,6 +14,7 @@ use crate::api::access::{self, Granted, seen};
 use crate::api::auth::Caller;
 use crate::api::etag::IfMatch;
 use crate::api::extract::{DigestedJson, Json, Path, Query};
+use crate::api::headers::{IdempotencyHeader, IfMatchHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::page::{Cursor, Limit, Page, PageQuery};
 use crate::api::problem::{ApiError, Code};
@@ -27,12 +28,17 @@ use crate::store::{After, StoreError, Transaction, endpoints, releases};
 
 mod body;
 
+#[cfg(test)]
+mod tests;
+
 pub use body::{Endpoint, EndpointPatch, NewEndpoint};
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
-        .routes(routes!(create_endpoint, list_endpoints))
-        .routes(routes!(show_endpoint, edit_endpoint, delete_endpoint))
+    OpenApiRouter::new().routes(routes!(create_endpoint, list_endpoints)).routes(routes!(
+        show_endpoint,
+        edit_endpoint,
+        delete_endpoint
+    ))
 }
 
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -53,7 +59,7 @@ pub struct EndpointsQuery {
 }
 
 #[utoipa::path(post, path = "/v1/products/{id}/endpoints", tag = "endpoints", request_body = NewEndpoint,
-    params(("id" = Uuid, Path, description = "The product")),
+    params(("id" = Uuid, Path, description = "The product"), IdempotencyHeader),
     responses((status = 201, body = Endpoint)))]
 async fn create_endpoint(
     State(state): State<AppState>,
@@ -110,9 +116,7 @@ async fn list_endpoints(
     let (after, limit) = (page.after(), page.rows());
     let rows = state
         .store
-        .read("list_endpoints", |tx| {
-            Box::pin(endpoints::list(tx, granted.organization, product, filter, after, limit))
-        })
+        .read("list_endpoints", |tx| Box::pin(endpoints::list(tx, granted.organization, product, filter, after, limit)))
         .await?;
     let place = |row: &EndpointRow| After { created_at: row.created_at, id: row.id };
     Ok(axum::Json(page.page(rows, place, Endpoint::from)))
@@ -135,7 +139,7 @@ async fn show_endpoint(
 }
 
 #[utoipa::path(patch, path = "/v1/endpoints/{id}", tag = "endpoints", request_body = EndpointPatch,
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), IfMatchHeader),
     responses((status = 200, body = Endpoint)))]
 async fn edit_endpoint(
     State(state): State<AppState>,
@@ -171,7 +175,7 @@ async fn edit(
     Ok(Written::ok(&endpoint)?.version(endpoint.version))
 }
 
-#[utoipa::path(delete, path = "/v1/endpoints/{id}", tag = "endpoints", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/v1/endpoints/{id}", tag = "endpoints", params(("id" = Uuid, Path), IfMatchHeader),
     description = "Takes the endpoint out of the draft. Once its product was ever released it is retired rather than deleted.",
     responses((status = 204)))]
 async fn delete_endpoint(
@@ -216,7 +220,10 @@ async fn lock(tx: &Transaction<'_>, granted: &Granted, id: Uuid) -> Result<Endpo
 
 fn route_taken(error: StoreError) -> ApiError {
     if error.is_conflict_on("endpoints_route_key") {
-        return ApiError::new(Code::AlreadyExists, "The product has an endpoint with this method and path pattern already.");
+        return ApiError::new(
+            Code::AlreadyExists,
+            "The product has an endpoint with this method and path pattern already.",
+        );
     }
     error.into()
 }

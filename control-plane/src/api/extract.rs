@@ -105,7 +105,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Path<T>, ApiError> {
         match axum::extract::Path::<T>::from_request_parts(parts, state).await {
             Ok(axum::extract::Path(value)) => Ok(Path(value)),
-            Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => Err(ApiError::internal(error.body_text())),
+            Err(error) if error.status() == StatusCode::INTERNAL_SERVER_ERROR => {
+                Err(ApiError::internal(error.body_text()))
+            }
             Err(_) => Err(ApiError::new(Code::NotFound, "The address holds something that is no id.")),
         }
     }
@@ -172,7 +174,8 @@ async fn read_bytes(request: Request, bytes_max: usize) -> Result<Bytes, ApiErro
     }
     let body = request.with_limited_body().into_body();
     axum::body::to_bytes(body, bytes_max).await.map_err(|error| {
-        let is_length = std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("length limit"));
+        let is_length =
+            std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("length limit"));
         if is_length { too_large() } else { ApiError::new(Code::MalformedRequest, "The body was cut short.") }
     })
 }
@@ -186,16 +189,19 @@ fn is_json(headers: &HeaderMap) -> bool {
     text.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
 }
 
+/// Twice over at most 64 KiB: once for the notation, whatever the type, and once for the type, which sees repeated fields.
 fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    refuse_nul(bytes)?;
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| malformed(&error))?;
+    let mut found = Vec::new();
+    find_nul(&value, String::new(), &mut found);
+    if !found.is_empty() {
+        return Err(ApiError::fields(found));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer_of(error.path());
-        let inner = error.into_inner();
-        if inner.is_data() { ApiError::fields(vec![refine(pointer, &without_place(&inner))]) } else { malformed(&inner) }
-    })?;
-    deserializer.end().map_err(|error| malformed(&error))?;
-    Ok(value)
+        ApiError::fields(vec![refine(pointer, &without_place(error.inner()))])
+    })
 }
 
 fn malformed(error: &serde_json::Error) -> ApiError {
@@ -211,18 +217,7 @@ fn without_place(error: &serde_json::Error) -> String {
     text.strip_suffix(&place).map_or(text.clone(), str::to_owned)
 }
 
-/// JSON can say NUL only as an escape, which is rare enough to look twice when its bytes appear.
-fn refuse_nul(bytes: &[u8]) -> Result<(), ApiError> {
-    if !bytes.windows(6).any(|window| window == b"\\u0000") {
-        return Ok(());
-    }
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes) else { return Ok(()) };
-    let mut found = Vec::new();
-    find_nul(&value, String::new(), &mut found);
-    if found.is_empty() { Ok(()) } else { Err(ApiError::fields(found)) }
-}
-
-/// The parser has bounded the nesting.
+/// Postgres cannot store NUL, which JSON can say as an escape. The parser has bounded the nesting.
 fn find_nul(value: &serde_json::Value, pointer: String, found: &mut Vec<Fault>) {
     let flaw = || Flaw::new("holds a NUL character").mend("leave it out");
     match value {

@@ -43,7 +43,8 @@ fn read_key(bytes: &[u8]) -> Option<String> {
 }
 
 fn bad_key() -> ApiError {
-    let flaw = Flaw::new("is not an idempotency key").mend(format!("use 1 to {KEY_BYTES_MAX} visible ASCII characters"));
+    let flaw =
+        Flaw::new("is not an idempotency key").mend(format!("use 1 to {KEY_BYTES_MAX} visible ASCII characters"));
     ApiError::field("/Idempotency-Key", flaw)
 }
 

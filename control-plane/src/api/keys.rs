@@ -15,6 +15,7 @@ use crate::api::access::{self, Granted, Side, seen};
 use crate::api::auth::Caller;
 use crate::api::etag::IfMatch;
 use crate::api::extract::{DigestedJson, Json, Path, Query};
+use crate::api::headers::{IdempotencyHeader, IfMatchHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::page::{Cursor, Limit, Page, PageQuery};
 use crate::api::problem::{ApiError, Code};
@@ -32,6 +33,9 @@ use crate::store::{After, Transaction, subscriptions};
 
 mod body;
 mod rotation;
+
+#[cfg(test)]
+mod tests;
 
 pub use body::{ApiKey, ApiKeyWithSecret, KeyPatch, NewKey, Rotation};
 
@@ -86,7 +90,7 @@ impl KeyTerms {
 }
 
 #[utoipa::path(post, path = "/v1/subscriptions/{id}/keys", tag = "keys", request_body = NewKey,
-    params(("id" = Uuid, Path, description = "The subscription")),
+    params(("id" = Uuid, Path, description = "The subscription"), IdempotencyHeader, PreferHeader),
     description = "The answer shows the key, this once. A repeated Idempotency-Key gets `secret_already_shown` instead.",
     responses((status = 201, body = ApiKeyWithSecret), (status = 202, body = ApiKeyWithSecret)))]
 async fn create_key(
@@ -103,10 +107,8 @@ async fn create_key(
     let terms = KeyTerms::parse(&new.body)?;
     let minted = mint_for(&state, terms.environment)?;
     let (once, granted, terms, minted) = (&once, &granted, &terms, &minted);
-    let written = state
-        .store
-        .run_tx("create_key", |tx| Box::pin(create(tx, granted, subscription, once, terms, minted)))
-        .await?;
+    let written =
+        state.store.run_tx("create_key", |tx| Box::pin(create(tx, granted, subscription, once, terms, minted))).await?;
     finish(&state, prefer, written).await
 }
 
@@ -155,14 +157,23 @@ fn mint_for(state: &AppState, environment: Environment) -> Result<MintedKey, Api
 
 /// Locks the subscription, so that the count stays true until the commit.
 async fn room_for_another(tx: &Transaction<'_>, granted: &Granted, subscription: Uuid) -> Result<(), ApiError> {
-    let row = subscriptions::lock(tx, granted.organization, subscription).await?;
-    let row = row.ok_or_else(|| ApiError::not_found("subscription"))?;
-    if row.status == SubscriptionStatus::Cancelled {
-        return Err(ApiError::new(Code::InvalidState, "The subscription is cancelled: a key of it would open nothing."));
-    }
+    lock_open_subscription(tx, granted, subscription).await?;
     if rows::count_active(tx, subscription).await? >= ACTIVE_KEYS_MAX {
         let detail = format!("A subscription has at most {ACTIVE_KEYS_MAX} active keys. Revoke one first.");
         return Err(ApiError::new(Code::InvalidState, detail));
+    }
+    Ok(())
+}
+
+/// Errors: 409 for a subscription that is over.
+async fn lock_open_subscription(tx: &Transaction<'_>, granted: &Granted, id: Uuid) -> Result<(), ApiError> {
+    let row = subscriptions::lock(tx, granted.organization, id).await?;
+    let row = row.ok_or_else(|| ApiError::not_found("subscription"))?;
+    if row.status == SubscriptionStatus::Cancelled {
+        return Err(ApiError::new(
+            Code::InvalidState,
+            "The subscription is cancelled: a key of it would open nothing.",
+        ));
     }
     Ok(())
 }
@@ -201,7 +212,7 @@ async fn show_key(State(state): State<AppState>, caller: Caller, Path(id): Path<
     Ok((with_etag(row.version), axum::Json(ApiKey::from(row))).into_response())
 }
 
-#[utoipa::path(patch, path = "/v1/keys/{id}", tag = "keys", request_body = KeyPatch, params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/v1/keys/{id}", tag = "keys", request_body = KeyPatch, params(("id" = Uuid, Path), IfMatchHeader, PreferHeader),
     responses((status = 200, body = ApiKey), (status = 202, body = ApiKey)))]
 async fn edit_key(
     State(state): State<AppState>,
@@ -213,10 +224,8 @@ async fn edit_key(
 ) -> Result<Response, ApiError> {
     let (granted, subscription) = access::to_key(&state, &caller, id, Role::Developer).await?;
     let (granted, if_match, patch) = (&granted, &if_match, &patch);
-    let written = state
-        .store
-        .run_tx("edit_key", |tx| Box::pin(edit(tx, granted, subscription, id, if_match, patch)))
-        .await?;
+    let written =
+        state.store.run_tx("edit_key", |tx| Box::pin(edit(tx, granted, subscription, id, if_match, patch))).await?;
     finish(&state, prefer, written).await
 }
 
@@ -245,7 +254,7 @@ async fn edit(
     Ok(Written::ok(&key)?.version(key.version).change(change))
 }
 
-#[utoipa::path(post, path = "/v1/keys/{id}/revoke", tag = "keys", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/keys/{id}/revoke", tag = "keys", params(("id" = Uuid, Path), PreferHeader),
     description = "For good. With `Prefer: wait=5` the answer says whether every gateway refuses it already.",
     responses((status = 200, body = ApiKey), (status = 202, body = ApiKey)))]
 async fn revoke_key(
@@ -260,12 +269,7 @@ async fn revoke_key(
     finish(&state, prefer, written).await
 }
 
-async fn revoke(
-    tx: &Transaction<'_>,
-    granted: &Granted,
-    subscription: Uuid,
-    id: Uuid,
-) -> Result<Written, ApiError> {
+async fn revoke(tx: &Transaction<'_>, granted: &Granted, subscription: Uuid, id: Uuid) -> Result<Written, ApiError> {
     let row = lock(tx, granted, subscription, id).await?;
     still_active(&row)?;
     let before = ApiKey::from(row);
@@ -276,12 +280,7 @@ async fn revoke(
 }
 
 /// The key, with every other writer of its subscription's keys waiting.
-async fn lock(
-    tx: &Transaction<'_>,
-    granted: &Granted,
-    subscription: Uuid,
-    id: Uuid,
-) -> Result<KeyRow, ApiError> {
+async fn lock(tx: &Transaction<'_>, granted: &Granted, subscription: Uuid, id: Uuid) -> Result<KeyRow, ApiError> {
     subscriptions::lock(tx, granted.organization, subscription).await?;
     rows::get(tx, granted.organization, id).await?.ok_or_else(|| ApiError::not_found("key"))
 }

@@ -55,7 +55,7 @@ pub fn base() -> OpenApi {
     Base::openapi()
 }
 
-/// Adds what every operation shares: that errors are problems, and that credentials are needed unless it says otherwise.
+/// Adds what every operation shares: a summary, that errors are problems, and that credentials are needed unless it says otherwise.
 pub fn complete(mut document: OpenApi) -> OpenApi {
     for item in document.paths.paths.values_mut() {
         for operation in operations_of(item) {
@@ -86,10 +86,20 @@ fn complete_operation(operation: &mut Operation) {
         .content("application/problem+json", problem)
         .build();
     operation.responses.responses.entry("default".to_owned()).or_insert(RefOr::T(response));
+    if operation.summary.is_none() {
+        operation.summary = operation.operation_id.as_deref().map(words_of);
+    }
     let no_scopes: [&str; 0] = [];
     operation.security.get_or_insert_with(|| {
         vec![SecurityRequirement::new("session", no_scopes), SecurityRequirement::new("access_token", no_scopes)]
     });
+}
+
+/// `list_catalog` reads "List catalog".
+fn words_of(operation_id: &str) -> String {
+    let words = operation_id.replace('_', " ");
+    let mut letters = words.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Serialized once: the document does not change while the process runs.

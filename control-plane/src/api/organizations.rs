@@ -20,12 +20,14 @@ use crate::api::problem::{ApiError, Code};
 use crate::api::state::AppState;
 use crate::api::write::{Prefer, Written, finish, to_value};
 use crate::changes::{self, EntityKind};
-use crate::domain::accounts::{Currency, Role, Scope, TimeZoneName};
+use crate::domain::accounts::{Currency, Role, Scope, TimeZoneName, parse_organization_slug};
 use crate::domain::fault::{Faults, Flaw};
 use crate::domain::text::{Name, Slug};
 use crate::store::audit::{self, Target};
 use crate::store::members::insert_member;
-use crate::store::organizations::{self, NewOrganization, OrganizationChange, OrganizationRow, OwnOrganization, SLUG_KEY};
+use crate::store::organizations::{
+    self, NewOrganization, OrganizationChange, OrganizationRow, OwnOrganization, SLUG_KEY,
+};
 use crate::store::{After, StoreError, Transaction};
 
 #[cfg(test)]
@@ -132,7 +134,7 @@ impl Terms {
         currency: Option<&str>,
     ) -> Result<Terms, Faults> {
         let mut faults = Faults::default();
-        let slug = faults.take("/slug", slug.map(Slug::parse).transpose());
+        let slug = faults.take("/slug", slug.map(parse_organization_slug).transpose());
         let name = faults.take("/name", name.map(Name::parse).transpose());
         let time_zone = faults.take("/time_zone", time_zone.map(TimeZoneName::parse).transpose());
         let currency = faults.take("/currency", currency.map(Currency::parse).transpose());
@@ -232,9 +234,9 @@ async fn list(
 ) -> Result<axum::Json<Page<OrganizationView>>, ApiError> {
     let (user_id, only) = (caller.user_id, caller.bound_to());
     let rows = state.store.read("list_organizations", |tx| {
-        Box::pin(async move {
-            organizations::list_organizations_of(tx, user_id, only, query.after(), query.rows()).await
-        })
+        Box::pin(
+            async move { organizations::list_organizations_of(tx, user_id, only, query.after(), query.rows()).await },
+        )
     });
     let rows = rows.await.map_err(ApiError::from)?;
     let key = |row: &OwnOrganization| After { created_at: row.organization.created_at, id: row.organization.id };
@@ -296,7 +298,8 @@ async fn change(
             let (version, shown) = (after.version, json!({"slug": before.slug, "name": before.name}));
             let view = OrganizationView::of(after, member.role);
             let target = Target { kind: "organization", id, organization_id: Some(id) };
-            audit::write(tx, &caller.actor(), "organization.update", target, Some(shown), Some(to_value(&view)?)).await?;
+            audit::write(tx, &caller.actor(), "organization.update", target, Some(shown), Some(to_value(&view)?))
+                .await?;
             let written = Written::ok(&view)?.version(version);
             let change = changes::record(tx, EntityKind::Organization, id).await?;
             Ok::<_, ApiError>(written.change(change))

@@ -67,9 +67,8 @@ impl Cursor {
 impl<'de> Deserialize<'de> for Cursor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Cursor, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Cursor::decode(&text).ok_or_else(|| {
-            serde::de::Error::custom("invalid value, expected the next_cursor of an earlier answer")
-        })
+        Cursor::decode(&text)
+            .ok_or_else(|| serde::de::Error::custom("invalid value, expected the next_cursor of an earlier answer"))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::api::access::{self, Granted, seen};
 use crate::api::auth::Caller;
 use crate::api::etag::IfMatch;
 use crate::api::extract::{DigestedJson, Json, Path, Query};
+use crate::api::headers::{IdempotencyHeader, IfMatchHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::page::{Cursor, Limit, Page, PageQuery};
 use crate::api::problem::{ApiError, Code};
@@ -26,6 +27,9 @@ use crate::store::plans::{PlanPlace, PlanRow};
 use crate::store::{After, StoreError, Transaction, catalog, plans};
 
 mod body;
+
+#[cfg(test)]
+mod tests;
 
 pub use body::{NewPlan, Plan, PlanPatch, Policy, PolicyForm};
 
@@ -55,7 +59,7 @@ pub struct PlansQuery {
 }
 
 #[utoipa::path(post, path = "/v1/products/{id}/plans", tag = "plans", request_body = NewPlan,
-    params(("id" = Uuid, Path, description = "The product")),
+    params(("id" = Uuid, Path, description = "The product"), IdempotencyHeader),
     responses((status = 201, body = Plan)))]
 async fn create_plan(
     State(state): State<AppState>,
@@ -137,7 +141,7 @@ async fn show_plan(State(state): State<AppState>, caller: Caller, Path(id): Path
     Ok((with_etag(row.row_version), axum::Json(Plan::from(row))).into_response())
 }
 
-#[utoipa::path(patch, path = "/v1/plans/{id}", tag = "plans", request_body = PlanPatch, params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/v1/plans/{id}", tag = "plans", request_body = PlanPatch, params(("id" = Uuid, Path), IfMatchHeader, PreferHeader),
     description = "A draft changes freely. Of a version that is sold, only name and description.",
     responses((status = 200, body = Plan), (status = 202, body = Plan)))]
 async fn edit_plan(
@@ -185,7 +189,7 @@ async fn edit(
     Ok(written.change(changes::record(tx, EntityKind::Plan, id).await?))
 }
 
-#[utoipa::path(delete, path = "/v1/plans/{id}", tag = "plans", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/v1/plans/{id}", tag = "plans", params(("id" = Uuid, Path), IfMatchHeader),
     description = "Drafts only; what was ever sold is archived.",
     responses((status = 204)))]
 async fn delete_plan(
@@ -213,7 +217,7 @@ async fn delete(tx: &Transaction<'_>, granted: &Granted, id: Uuid, if_match: &If
     Ok(Written::no_content())
 }
 
-#[utoipa::path(post, path = "/v1/plans/{id}/versions", tag = "plans", request_body = PlanPatch, params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/plans/{id}/versions", tag = "plans", request_body = PlanPatch, params(("id" = Uuid, Path), IdempotencyHeader),
     description = "A draft of the next version: this one's terms with the changes that are sent. The next publish sells it.",
     responses((status = 201, body = Plan)))]
 async fn create_plan_version(
@@ -253,8 +257,7 @@ async fn create_version(
         return Err(ApiError::new(Code::InvalidState, detail));
     }
     let terms = PlanTerms::parse(&patch.over(&row))?;
-    let place =
-        PlanPlace { id: Uuid::now_v7(), product: row.product_id, family: row.family_id, version: newest + 1 };
+    let place = PlanPlace { id: Uuid::now_v7(), product: row.product_id, family: row.family_id, version: newest + 1 };
     let plan = add(tx, granted, place, &terms).await?;
     granted.log(tx, "plan.create_version", ("plan", plan.id), seen(&Plan::from(row))?, seen(&plan)?).await?;
     let written = Written::created(format!("/v1/plans/{}", plan.id), &plan)?.version(plan.version);

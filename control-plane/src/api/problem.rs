@@ -14,6 +14,7 @@ use crate::api::state::AppState;
 use crate::domain::fault::{Fault, Faults, Flaw};
 use crate::passwords::PasswordError;
 use crate::store::StoreError;
+use crate::store::members::LAST_OWNER;
 use crate::throttle::Throttled;
 
 #[cfg(test)]
@@ -138,11 +139,13 @@ impl From<StoreError> for ApiError {
                 ApiError::new(Code::Unavailable, "The database does not answer in time. Nothing was changed.")
                     .with_retry_after(UNAVAILABLE_RETRY_AFTER_S)
             }
-            StoreError::Conflict { .. } => ApiError::new(Code::AlreadyExists, "Something with this name exists already."),
+            StoreError::Conflict { .. } => {
+                ApiError::new(Code::AlreadyExists, "Something with this name exists already.")
+            }
             StoreError::Referenced { table, .. } => {
                 ApiError::new(Code::StillReferenced, format!("Rows of {table} stand in the way."))
             }
-            StoreError::Refused { .. } => ApiError::new(Code::InvalidState, "Its present state does not allow this change."),
+            StoreError::Refused { constraint, .. } => ApiError::new(Code::InvalidState, explain_refusal(constraint)),
             StoreError::BadValue(_) => ApiError::new(Code::ValidationFailed, "A value cannot be stored."),
             StoreError::RowCount { .. }
             | StoreError::BadRow(_)
@@ -153,11 +156,20 @@ impl From<StoreError> for ApiError {
     }
 }
 
+/// The rules that the database keeps, in the words of those who meet them.
+fn explain_refusal(constraint: &str) -> &'static str {
+    match constraint {
+        LAST_OWNER => "An organization keeps at least one owner. Make somebody else an owner first.",
+        _ => "Its present state does not allow this change.",
+    }
+}
+
 impl From<PasswordError> for ApiError {
     fn from(error: PasswordError) -> ApiError {
         match error {
             PasswordError::Busy => {
-                ApiError::new(Code::TooManyRequests, "Too many people sign in at this moment. Try again.").with_retry_after(1)
+                ApiError::new(Code::TooManyRequests, "Too many people sign in at this moment. Try again.")
+                    .with_retry_after(1)
             }
             PasswordError::Hashing(_) => ApiError::internal(error.to_string()),
         }
@@ -167,17 +179,15 @@ impl From<PasswordError> for ApiError {
 impl From<Throttled> for ApiError {
     fn from(throttled: Throttled) -> ApiError {
         let seconds = throttled.retry_after.as_secs().saturating_add(1);
-        ApiError::new(Code::TooManyRequests, format!("Too many attempts. Try again in {seconds} s.")).with_retry_after(seconds)
+        ApiError::new(Code::TooManyRequests, format!("Too many attempts. Try again in {seconds} s."))
+            .with_retry_after(seconds)
     }
 }
 
 impl IntoResponse for ApiError {
-    /// Only a carrier: `write_problems` fills in the body, because it knows the request.
+    /// Only a carrier: `write_problems` fills in headers and body, because it knows the request.
     fn into_response(self) -> Response {
         let mut response = self.code.status().into_response();
-        for (name, value) in &self.headers {
-            response.headers_mut().insert(name.clone(), value.clone());
-        }
         response.extensions_mut().insert(self);
         response
     }
@@ -234,6 +244,7 @@ pub async fn write_problems(State(state): State<AppState>, request: Request, nex
     parts.status = error.code.status();
     parts.headers.remove(header::CONTENT_LENGTH);
     parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    error.headers.iter().for_each(|(name, value)| drop(parts.headers.insert(name.clone(), value.clone())));
     Response::from_parts(parts, Body::from(render(error, request_id, instance)))
 }
 
@@ -245,8 +256,12 @@ fn is_our_own_body(headers: &axum::http::HeaderMap) -> bool {
 fn error_of_framework(status: StatusCode) -> ApiError {
     match status {
         StatusCode::NOT_FOUND => ApiError::new(Code::NotFound, "There is nothing at this address."),
-        StatusCode::METHOD_NOT_ALLOWED => ApiError::new(Code::MethodNotAllowed, "The Allow header says which methods it has."),
-        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(Code::BodyTooLarge, "The body is longer than this server reads."),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            ApiError::new(Code::MethodNotAllowed, "The Allow header says which methods it has.")
+        }
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            ApiError::new(Code::BodyTooLarge, "The body is longer than this server reads.")
+        }
         StatusCode::UNSUPPORTED_MEDIA_TYPE => ApiError::new(Code::UnsupportedMediaType, "Send `application/json`."),
         StatusCode::SERVICE_UNAVAILABLE => {
             ApiError::new(Code::Timeout, "The request was given up.").with_retry_after(UNAVAILABLE_RETRY_AFTER_S)

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::api::access::{self, Granted, seen};
 use crate::api::auth::Caller;
 use crate::api::extract::{DigestedJson, Path};
+use crate::api::headers::{IdempotencyHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::problem::{ApiError, Code};
 use crate::api::products as product_api;
@@ -26,6 +27,9 @@ use crate::host_proof;
 use crate::settings::Settings;
 use crate::store::product_hosts::{self as rows, HostRow};
 use crate::store::{StoreError, Transaction};
+
+#[cfg(test)]
+mod tests;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -61,7 +65,7 @@ pub struct ProductHosts {
 }
 
 #[utoipa::path(post, path = "/v1/products/{id}/hosts", tag = "product hosts", request_body = NewHost,
-    params(("id" = Uuid, Path, description = "The product")), responses((status = 201, body = ProductHost)))]
+    params(("id" = Uuid, Path, description = "The product"), IdempotencyHeader), responses((status = 201, body = ProductHost)))]
 async fn claim_host(
     State(state): State<AppState>,
     caller: Caller,
@@ -75,10 +79,8 @@ async fn claim_host(
     let host = parse_host(&new.body.host, &state.settings).map_err(|flaw| ApiError::field("/host", flaw))?;
     let challenge = random_digits(CHALLENGE_DIGITS).map_err(|error| ApiError::internal(error.to_string()))?;
     let (once, granted, host, challenge) = (&once, &granted, &host, &challenge);
-    let written = state
-        .store
-        .run_tx("claim_host", |tx| Box::pin(claim(tx, granted, product, once, host, challenge)))
-        .await?;
+    let written =
+        state.store.run_tx("claim_host", |tx| Box::pin(claim(tx, granted, product, once, host, challenge))).await?;
     finish(&state, prefer, written).await
 }
 
@@ -131,7 +133,7 @@ async fn list_hosts(
 }
 
 #[utoipa::path(post, path = "/v1/products/{id}/hosts/{host}/verify", tag = "product hosts",
-    params(("id" = Uuid, Path, description = "The product"), ("host" = String, Path)),
+    params(("id" = Uuid, Path, description = "The product"), ("host" = String, Path), PreferHeader),
     description = "Fetches the challenge from the host itself. Once it is there, the gateways serve the product under this name.",
     responses((status = 200, body = ProductHost), (status = 202, body = ProductHost)))]
 async fn verify_host(
@@ -164,7 +166,7 @@ async fn verify(tx: &Transaction<'_>, granted: &Granted, product: Uuid, host: &s
 }
 
 #[utoipa::path(delete, path = "/v1/products/{id}/hosts/{host}", tag = "product hosts",
-    params(("id" = Uuid, Path, description = "The product"), ("host" = String, Path)),
+    params(("id" = Uuid, Path, description = "The product"), ("host" = String, Path), PreferHeader),
     responses((status = 204), (status = 202)))]
 async fn release_host(
     State(state): State<AppState>,

@@ -14,6 +14,7 @@ use crate::api::access::{self, Granted, seen};
 use crate::api::auth::Caller;
 use crate::api::etag::{self, IfMatch};
 use crate::api::extract::{DigestedJson, Json, Path, Query};
+use crate::api::headers::{IdempotencyHeader, IfMatchHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::page::{Cursor, Limit, Page, PageQuery};
 use crate::api::problem::{ApiError, Code};
@@ -27,7 +28,13 @@ use crate::store::{After, StoreError, Transaction, products};
 
 mod body;
 
+#[cfg(test)]
+mod tests;
+
 pub use body::{NewProduct, Product, ProductPatch};
+
+/// Products of one organization: bounds what one tenant costs in every snapshot. Requests at the same moment may pass it by a few.
+const PRODUCTS_PER_ORGANIZATION_MAX: i64 = 1_000;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -57,7 +64,7 @@ pub struct ProductsQuery {
 }
 
 #[utoipa::path(post, path = "/v1/organizations/{id}/products", tag = "products", request_body = NewProduct,
-    params(("id" = Uuid, Path, description = "The organization")),
+    params(("id" = Uuid, Path, description = "The organization"), IdempotencyHeader),
     responses((status = 201, body = Product)))]
 async fn create_product(
     State(state): State<AppState>,
@@ -84,6 +91,10 @@ async fn create(
     if let Some(replayed) = once.replay(tx).await? {
         return Ok(replayed);
     }
+    if products::count(tx, granted.organization).await? >= PRODUCTS_PER_ORGANIZATION_MAX {
+        let detail = format!("An organization has at most {PRODUCTS_PER_ORGANIZATION_MAX} products.");
+        return Err(ApiError::new(Code::InvalidState, detail));
+    }
     let row = products::insert(tx, granted.organization, Uuid::now_v7(), terms).await.map_err(name_taken)?;
     let product = Product::from(row);
     granted.log(tx, "product.create", ("product", product.id), None, seen(&product)?).await?;
@@ -103,8 +114,7 @@ async fn list_products(
 ) -> Result<axum::Json<Page<Product>>, ApiError> {
     access::to_organization(&state, &caller, organization, Role::Viewer).await?;
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
-    let filter =
-        ProductFilter { status: query.status, visibility: query.visibility, search: query.search.as_deref() };
+    let filter = ProductFilter { status: query.status, visibility: query.visibility, search: query.search.as_deref() };
     let rows = state
         .store
         .read("list_products", |tx| Box::pin(products::list(tx, organization, filter, page.after(), page.rows())))
@@ -129,7 +139,7 @@ async fn show_product(
     Ok((with_etag(row.version), axum::Json(Product::from(row))).into_response())
 }
 
-#[utoipa::path(patch, path = "/v1/products/{id}", tag = "products", request_body = ProductPatch, params(("id" = Uuid, Path)),
+#[utoipa::path(patch, path = "/v1/products/{id}", tag = "products", request_body = ProductPatch, params(("id" = Uuid, Path), IfMatchHeader),
     responses((status = 200, body = Product)))]
 async fn edit_product(
     State(state): State<AppState>,
@@ -155,19 +165,19 @@ async fn edit(
 ) -> Result<Written, ApiError> {
     let row = lock(tx, granted, id).await?;
     if_match.check(row.version)?;
+    not_retired(&row)?;
     let terms = ProductTerms::parse(&patch.over(&row))?;
     if terms.slug.as_str() != row.slug && row.status != ProductStatus::Draft {
         let detail = "The slug is part of the address that consumers use. It can change only before the first release.";
         return Err(ApiError::new(Code::InvalidState, detail));
     }
     let before = Product::from(row);
-    let product =
-        Product::from(products::update(tx, granted.organization, id, &terms).await.map_err(name_taken)?);
+    let product = Product::from(products::update(tx, granted.organization, id, &terms).await.map_err(name_taken)?);
     granted.log(tx, "product.update", ("product", id), seen(&before)?, seen(&product)?).await?;
     Ok(Written::ok(&product)?.version(product.version))
 }
 
-#[utoipa::path(delete, path = "/v1/products/{id}", tag = "products", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/v1/products/{id}", tag = "products", params(("id" = Uuid, Path), IfMatchHeader),
     responses((status = 204)))]
 async fn delete_product(
     State(state): State<AppState>,
@@ -198,7 +208,7 @@ async fn delete(tx: &Transaction<'_>, granted: &Granted, id: Uuid, if_match: &If
     Ok(Written::no_content())
 }
 
-#[utoipa::path(post, path = "/v1/products/{id}/deprecate", tag = "products", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/products/{id}/deprecate", tag = "products", params(("id" = Uuid, Path), PreferHeader),
     description = "No new subscriptions from now on; those there are keep working.",
     responses((status = 200, body = Product), (status = 202, body = Product)))]
 async fn deprecate_product(
@@ -214,7 +224,7 @@ async fn deprecate_product(
     finish(&state, prefer, written).await
 }
 
-#[utoipa::path(post, path = "/v1/products/{id}/retire", tag = "products", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/products/{id}/retire", tag = "products", params(("id" = Uuid, Path), PreferHeader),
     description = "Gateways answer 404 from now on. There is no way back.",
     responses((status = 200, body = Product), (status = 202, body = Product)))]
 async fn retire_product(

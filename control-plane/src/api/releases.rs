@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::api::access::{self, Granted};
 use crate::api::auth::Caller;
 use crate::api::extract::{Json, OptionalJson, Path, Query};
+use crate::api::headers::PreferHeader;
 use crate::api::page::{Page, PageQuery};
 use crate::api::problem::{ApiError, Code};
 use crate::api::products as product_api;
@@ -32,6 +33,9 @@ use crate::store::plans::PlanRow;
 use crate::store::products::ProductRow;
 use crate::store::releases::{NewRelease, ReleaseRow};
 use crate::store::{After, Transaction, catalog, endpoints, plans, products, releases};
+
+#[cfg(test)]
+mod tests;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -90,7 +94,7 @@ pub struct Comparison {
 }
 
 #[utoipa::path(post, path = "/v1/products/{id}/publish", tag = "releases", request_body = PublishForm,
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), PreferHeader),
     description = "Compiles the draft, sells its draft plans, and makes both live at once. A refusal names every fault, with pointers such as `/endpoints/<id>/target_url`.",
     responses((status = 201, body = Release), (status = 202, body = Release)))]
 async fn publish_product(
@@ -140,9 +144,8 @@ async fn publish(
 
 /// Of each family the newest version: an active one steps aside for its draft successor.
 fn sold_by(unarchived: Vec<PlanRow>) -> Vec<PlanRow> {
-    let newest_of = |family: Uuid| {
-        unarchived.iter().filter(|plan| plan.family_id == family).map(|plan| plan.version).max()
-    };
+    let newest_of =
+        |family: Uuid| unarchived.iter().filter(|plan| plan.family_id == family).map(|plan| plan.version).max();
     let newest: Vec<bool> = unarchived.iter().map(|plan| newest_of(plan.family_id) == Some(plan.version)).collect();
     unarchived.into_iter().zip(newest).filter_map(|(plan, is_newest)| is_newest.then_some(plan)).collect()
 }
@@ -191,14 +194,15 @@ async fn go_live(
         other => other,
     };
     let live = products::set_live(tx, granted.organization, product.id, status, release.id).await?;
-    let line = |status: ProductStatus, number: Option<i32>| serde_json::json!({"status": status, "live_release": number});
+    let line =
+        |status: ProductStatus, number: Option<i32>| serde_json::json!({"status": status, "live_release": number});
     let (before, after) = (line(product.status, product.live_release_number), line(live.status, Some(release.number)));
     granted.log(tx, action, ("product", product.id), Some(before), Some(after)).await?;
     Ok(changes::record(tx, EntityKind::Product, product.id).await?)
 }
 
 #[utoipa::path(post, path = "/v1/products/{id}/rollback", tag = "releases", request_body = RollbackForm,
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), PreferHeader),
     description = "Gateways serve an older release again. The draft and the plans stay as they are.",
     responses((status = 200, body = Release), (status = 202, body = Release)))]
 async fn roll_back_product(

@@ -199,11 +199,7 @@ async fn list(
 #[utoipa::path(delete, path = "/v1/sessions/{id}", tag = "sessions", operation_id = "delete_session",
     params(("id" = String, Path, description = "A session's id, or `current`")),
     responses((status = 204, description = "Signed out")))]
-async fn delete(
-    State(state): State<AppState>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, ApiError> {
+async fn delete(State(state): State<AppState>, caller: Caller, Path(id): Path<String>) -> Result<Response, ApiError> {
     caller.require_unbound()?;
     caller.require_scope(Scope::Admin)?;
     let wanted = if id == "current" { caller.session_id() } else { id.parse().ok() };

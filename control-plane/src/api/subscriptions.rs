@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::api::access::{self, Granted, Side, seen};
 use crate::api::auth::Caller;
 use crate::api::extract::{DigestedJson, Path, Query};
+use crate::api::headers::{IdempotencyHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::page::{Cursor, Limit, Page, PageQuery};
 use crate::api::problem::{ApiError, Code};
@@ -32,6 +33,9 @@ use crate::store::{After, StoreError, Transaction, catalog};
 
 mod body;
 mod steps;
+
+#[cfg(test)]
+mod tests;
 
 pub use body::{Cancellation, NewSubscription, OverrideForm, RateOverride, Subscription};
 
@@ -57,10 +61,13 @@ pub struct SubscriptionsQuery {
     status: Option<SubscriptionStatus>,
     #[serde(default)]
     plan_id: Option<Uuid>,
+    /// In the consumer's list.
+    #[serde(default)]
+    product_id: Option<Uuid>,
 }
 
 #[utoipa::path(post, path = "/v1/organizations/{id}/subscriptions", tag = "subscriptions", request_body = NewSubscription,
-    params(("id" = Uuid, Path, description = "The consumer's organization")),
+    params(("id" = Uuid, Path, description = "The consumer's organization"), IdempotencyHeader, PreferHeader),
     description = "Begins at once, or waits for the publisher where he approves by hand.",
     responses((status = 201, body = Subscription), (status = 202, body = Subscription)))]
 async fn request_subscription(
@@ -76,10 +83,8 @@ async fn request_subscription(
     let note = Prose::parse(&new.body.note, NOTE_CHARS_MAX).map_err(|flaw| ApiError::field("/note", flaw))?;
     let plan = new.body.plan_id;
     let (once, granted, note) = (&once, &granted, &note);
-    let written = state
-        .store
-        .run_tx("request_subscription", |tx| Box::pin(request(tx, granted, once, plan, note)))
-        .await?;
+    let written =
+        state.store.run_tx("request_subscription", |tx| Box::pin(request(tx, granted, once, plan, note))).await?;
     finish(&state, prefer, written).await
 }
 
@@ -131,9 +136,10 @@ fn still_sold(offer: &Offer) -> Result<(), ApiError> {
     match offer.plan_status {
         PlanStatus::Active => Ok(()),
         PlanStatus::Draft => Err(ApiError::not_found("plan")),
-        PlanStatus::Archived => {
-            Err(ApiError::new(Code::InvalidState, "The plan is archived: it is not sold any more. Choose an active one."))
-        }
+        PlanStatus::Archived => Err(ApiError::new(
+            Code::InvalidState,
+            "The plan is archived: it is not sold any more. Choose an active one.",
+        )),
     }
 }
 
@@ -174,7 +180,7 @@ async fn list(
     query: SubscriptionsQuery,
 ) -> Result<axum::Json<Page<Subscription>>, ApiError> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
-    let filter = SubscriptionFilter { status: query.status, plan: query.plan_id };
+    let filter = SubscriptionFilter { status: query.status, plan: query.plan_id, product: query.product_id };
     let (after, limit) = (page.after(), page.rows());
     let found =
         state.store.read("list_subscriptions", |tx| Box::pin(rows::list(tx, side, filter, after, limit))).await?;

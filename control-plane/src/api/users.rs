@@ -120,7 +120,8 @@ async fn create(
     state.throttles.attempt_registration(source.address, now).map_err(|throttled| auth::refuse(&state, throttled))?;
     let (email, display_name, password) = parse_new(body)?;
     let password_hash = state.passwords.hash(password).await?;
-    let new = Registration { email: &email, display_name: &display_name, password_hash: &password_hash, is_admin: false };
+    let new =
+        Registration { email: &email, display_name: &display_name, password_hash: &password_hash, is_admin: false };
     let actor = Actor { address: Some(source.address), request_id: Some(source.request_id), ..Actor::default() };
     let new = &new;
     let outcome = state.store.run_tx("register", |tx| Box::pin(register(tx, new, actor))).await;
@@ -158,7 +159,8 @@ async fn show(State(state): State<AppState>, caller: Caller) -> Result<Response,
         .read("find_user", |tx| Box::pin(async move { users::find_user(tx, id).await }))
         .await?
         .ok_or_else(|| ApiError::not_found("user"))?;
-    let written = Written::new(StatusCode::OK, crate::api::write::to_value(&UserView::of(&user))?).version(user.version);
+    let written =
+        Written::new(StatusCode::OK, crate::api::write::to_value(&UserView::of(&user))?).version(user.version);
     finish(&state, Prefer::default(), written).await
 }
 
@@ -197,7 +199,8 @@ async fn change(
                     sessions::revoke_other_sessions(tx, user.id, caller.session_id()).await?;
                 }
                 let before = serde_json::json!({"display_name": user.display_name});
-                let after = serde_json::json!({"display_name": changed.display_name, "is_password_new": hash.is_some()});
+                let after =
+                    serde_json::json!({"display_name": changed.display_name, "is_password_new": hash.is_some()});
                 let target = Target { kind: "user", id: user.id, organization_id: None };
                 audit::write(tx, &caller.actor(), "user.update", target, Some(before), Some(after)).await?;
                 Ok::<_, ApiError>(Written::ok(&UserView::of(&changed))?.version(changed.version))

@@ -2,7 +2,7 @@
 
 use settings::Secret;
 
-use super::{BootstrapError, ensure_admin};
+use super::{BootstrapError, ensure_admin, issue_token};
 use crate::testing::{App, PASSWORD};
 
 #[tokio::test]
@@ -29,4 +29,19 @@ async fn a_weak_password_makes_no_operator() {
     let app = App::start().await;
     let error = ensure_admin(&app.state.store, "root@example.com", &Secret::new("short")).await.unwrap_err();
     assert!(matches!(error, BootstrapError::Password(_)), "{error}");
+}
+
+#[tokio::test]
+async fn an_issued_token_speaks_for_the_operator_and_ends() {
+    let app = App::start().await;
+    let admin = ensure_admin(&app.state.store, "root@example.com", &Secret::new(PASSWORD)).await.unwrap();
+    let issue = async |seconds: i64| {
+        let lifetime = jiff::SignedDuration::from_secs(seconds);
+        issue_token(&app.state.store, admin.user_id, "seed", lifetime).await.unwrap()
+    };
+    let root = app.nobody().bearer(issue(60).await.expose());
+    assert_eq!(root.get("/v1/users/me").await.json["is_admin"], true);
+    root.organization("demo").await;
+    let ended = app.nobody().bearer(issue(-60).await.expose());
+    ended.get("/v1/users/me").await.expect_problem(401, "unauthenticated");
 }

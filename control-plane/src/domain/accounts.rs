@@ -2,7 +2,7 @@
 //! know who has what.
 
 use crate::domain::fault::Flaw;
-use crate::domain::text::Slug;
+use crate::domain::text::{RESERVED_SLUGS, Slug};
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +40,15 @@ impl Email {
     }
 }
 
+/// The slug of an organization is a first path segment of the gateway, so some words are not to be had.
+pub fn parse_organization_slug(text: &str) -> Result<Slug, Flaw> {
+    let slug = Slug::parse(text)?;
+    if RESERVED_SLUGS.contains(&text) {
+        return Err(Flaw::new("this word is reserved").mend("choose another"));
+    }
+    Ok(slug)
+}
+
 /// A slug out of what a person typed; `None` when too little remains.
 pub fn slug_from_text(text: &str) -> Option<Slug> {
     let mut slug = String::new();
@@ -53,14 +62,14 @@ pub fn slug_from_text(text: &str) -> Option<Slug> {
             slug.push('-');
         }
     }
-    Slug::parse(slug.trim_matches('-')).ok()
+    parse_organization_slug(slug.trim_matches('-')).ok()
 }
 
 /// A slug with a suffix, cut so that both fit.
 pub fn slug_with_suffix(slug: &Slug, suffix: &str) -> Option<Slug> {
     let room = SLUG_CHARS_MAX.saturating_sub(suffix.len() + 1);
     let stem: String = slug.as_str().chars().take(room).collect();
-    Slug::parse(&format!("{}-{suffix}", stem.trim_matches('-'))).ok()
+    parse_organization_slug(&format!("{}-{suffix}", stem.trim_matches('-'))).ok()
 }
 
 /// ISO 4217, upper case.
@@ -107,7 +116,9 @@ impl TimeZoneName {
 }
 
 /// What a member may do in an organization; ordered from least to most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     Viewer,
@@ -132,7 +143,9 @@ impl Role {
 }
 
 /// What an access token may do; each holds the ones before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// Look.

@@ -57,7 +57,8 @@ impl EndpointTerms {
         let mut faults = Faults::default();
         let method = faults.take("/method", method(&draft.method));
         let pattern = faults.take("/path_pattern", pattern(&draft.path_pattern));
-        let target = pattern.as_ref().and_then(|pattern| faults.take("/target_url", target(&draft.target_url, pattern)));
+        let target =
+            pattern.as_ref().and_then(|pattern| faults.take("/target_url", target(&draft.target_url, pattern)));
         let scope = faults.take("/scope", draft.scope.as_deref().map(Scope::parse).transpose());
         let connect = faults.take("/connect_timeout_ms", timeout(draft.connect_timeout_ms, CONNECT_TIMEOUT_MS_MAX));
         let read = faults.take("/read_timeout_ms", timeout(draft.read_timeout_ms, TIMEOUT_MS_MAX));
@@ -84,7 +85,9 @@ impl EndpointTerms {
 }
 
 fn method(text: &str) -> Result<String, Flaw> {
-    let flaw = |fault: snapshot::routes::RoutesFault| Flaw::new(fault.to_string()).mend("write it in upper case, or '*' for every method");
+    let flaw = |fault: snapshot::routes::RoutesFault| {
+        Flaw::new(fault.to_string()).mend("write it in upper case, or '*' for every method")
+    };
     MethodMatch::parse(text).map(|_| text.to_owned()).map_err(flaw)
 }
 
@@ -93,7 +96,9 @@ fn pattern(text: &str) -> Result<Pattern, Flaw> {
 }
 
 fn target(text: &str, pattern: &Pattern) -> Result<String, Flaw> {
-    let flaw = |fault: snapshot::target::TargetFault| Flaw::new(fault.to_string()).mend("for example https://api.example.com/v2/users/{id}");
+    let flaw = |fault: snapshot::target::TargetFault| {
+        Flaw::new(fault.to_string()).mend("for example https://api.example.com/v2/users/{id}")
+    };
     Target::parse(text, pattern).map(|_| text.to_owned()).map_err(flaw)
 }
 

@@ -21,7 +21,8 @@ impl HostName {
         let host = text.to_ascii_lowercase();
         let labels: Vec<&str> = host.split('.').collect();
         let is_address = labels.last().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()));
-        if host.len() > HOST_CHARS_MAX || labels.len() < 2 || !labels.iter().all(|label| is_label(label)) || is_address {
+        if host.len() > HOST_CHARS_MAX || labels.len() < 2 || !labels.iter().all(|label| is_label(label)) || is_address
+        {
             let mend = "give a DNS name such as 'api.example.com', without scheme, port or path";
             return Err(Flaw::new("this is not a host name").mend(mend));
         }

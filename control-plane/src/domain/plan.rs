@@ -116,7 +116,12 @@ impl RateLimit {
 
 impl RateAndBurst {
     /// A window counts up to its rate and knows no burst; a bucket's burst is its size.
-    pub fn parse(per_minute: u32, burst: Option<u32>, algorithm: Algorithm, at: [&str; 2]) -> Result<RateAndBurst, Faults> {
+    pub fn parse(
+        per_minute: u32,
+        burst: Option<u32>,
+        algorithm: Algorithm,
+        at: [&str; 2],
+    ) -> Result<RateAndBurst, Faults> {
         let mut faults = Faults::default();
         let [rate_pointer, burst_pointer] = at;
         let requests_per_minute = faults.take(rate_pointer, RateLimit::parse(per_minute));
@@ -124,7 +129,8 @@ impl RateAndBurst {
         let default = if is_window { per_minute } else { (per_minute / BURST_DIVISOR_DEFAULT).max(1) };
         let burst = burst.unwrap_or(default);
         faults.check(burst_pointer, !is_window || burst == per_minute, || {
-            Flaw::new("a window algorithm has no burst of its own").mend("leave burst_limit out, or make it equal requests_per_minute")
+            Flaw::new("a window algorithm has no burst of its own")
+                .mend("leave burst_limit out, or make it equal requests_per_minute")
         });
         let burst_limit = faults.take(burst_pointer, RateLimit::parse(burst));
         let whole = (|| Some(RateAndBurst { requests_per_minute: requests_per_minute?, burst_limit: burst_limit? }))();
@@ -136,10 +142,16 @@ impl PolicyTerms {
     fn parse(rate_limit: u32, draft: &PolicyDraft) -> Result<PolicyTerms, Faults> {
         let mut faults = Faults::default();
         let algorithm = draft.algorithm.unwrap_or(Algorithm::TokenBucket);
-        faults.check("/policy/requests_per_minute", draft.requests_per_minute.is_none_or(|rate| rate == rate_limit), || {
-            Flaw::new("the policy enforces exactly the rate that is sold").mend("leave it out, or make it equal rate_limit")
-        });
-        let rate = RateAndBurst::parse(rate_limit, draft.burst_limit, algorithm, ["/rate_limit", "/policy/burst_limit"]);
+        faults.check(
+            "/policy/requests_per_minute",
+            draft.requests_per_minute.is_none_or(|rate| rate == rate_limit),
+            || {
+                Flaw::new("the policy enforces exactly the rate that is sold")
+                    .mend("leave it out, or make it equal rate_limit")
+            },
+        );
+        let rate =
+            RateAndBurst::parse(rate_limit, draft.burst_limit, algorithm, ["/rate_limit", "/policy/burst_limit"]);
         let rate = faults.absorb(rate);
         let on_redis_down = draft.on_redis_down.unwrap_or(OnRedisDown::FairShare);
         let whole = rate.map(|rate| PolicyTerms { rate, algorithm, on_redis_down, strict: draft.strict });
@@ -160,7 +172,8 @@ impl PlanTerms {
         let overage = faults.take("/overage_price_per_1000", draft.overage_price_per_1000.map(money).transpose());
         let overage_has_quota = draft.quota_mode == QuotaMode::Soft && draft.included_requests.is_some();
         faults.check("/overage_price_per_1000", draft.overage_price_per_1000.is_none() || overage_has_quota, || {
-            Flaw::new("overage is sold only above a soft quota").mend("set quota_mode to 'soft' and included_requests to a number")
+            Flaw::new("overage is sold only above a soft quota")
+                .mend("set quota_mode to 'soft' and included_requests to a number")
         });
         let trial_days = faults.take("/trial_days", trial_days(draft.trial_days));
         let billable_statuses = faults.take("/billable_statuses", status_classes(&draft.billable_statuses));
@@ -185,18 +198,24 @@ impl PlanTerms {
 }
 
 fn money(amount: Decimal) -> Result<Decimal, Flaw> {
-    let fits = amount >= Decimal::ZERO && amount <= Decimal::from(MONEY_MAX) && amount.normalize().scale() <= MONEY_SCALE;
-    let flaw = || Flaw::new("this is not an amount of money").mend("use a decimal such as \"19.90\": not negative, at most 6 decimals");
+    let fits =
+        amount >= Decimal::ZERO && amount <= Decimal::from(MONEY_MAX) && amount.normalize().scale() <= MONEY_SCALE;
+    let flaw = || {
+        Flaw::new("this is not an amount of money")
+            .mend("use a decimal such as \"19.90\": not negative, at most 6 decimals")
+    };
     fits.then_some(amount).ok_or_else(flaw)
 }
 
 fn currency(code: &str) -> Result<String, Flaw> {
     let fits = code.len() == 3 && code.bytes().all(|b| b.is_ascii_uppercase());
-    fits.then(|| code.to_owned()).ok_or_else(|| Flaw::new("this is not a currency").mend("use an ISO 4217 code such as 'USD'"))
+    fits.then(|| code.to_owned())
+        .ok_or_else(|| Flaw::new("this is not a currency").mend("use an ISO 4217 code such as 'USD'"))
 }
 
 fn quota(requests: u64) -> Result<i64, Flaw> {
-    let flaw = || Flaw::new(format!("a quota is at most {INCLUDED_REQUESTS_MAX} requests")).mend("leave it out for no quota");
+    let flaw =
+        || Flaw::new(format!("a quota is at most {INCLUDED_REQUESTS_MAX} requests")).mend("leave it out for no quota");
     if requests > INCLUDED_REQUESTS_MAX {
         return Err(flaw());
     }
@@ -215,5 +234,9 @@ fn status_classes(classes: &[String]) -> Result<Vec<String>, Flaw> {
     if let Some(unknown) = classes.iter().find(|class| !STATUS_CLASSES.contains(&class.as_str())) {
         return Err(Flaw::new(format!("'{unknown}' is not a status class")).mend("use 1xx, 2xx, 3xx, 4xx, 5xx"));
     }
-    Ok(STATUS_CLASSES.iter().filter(|class| classes.iter().any(|given| given == *class)).map(|class| (*class).to_owned()).collect())
+    Ok(STATUS_CLASSES
+        .iter()
+        .filter(|class| classes.iter().any(|given| given == *class))
+        .map(|class| (*class).to_owned())
+        .collect())
 }

@@ -107,7 +107,8 @@ impl ProductStatus {
 }
 
 fn body_bytes(value: u64) -> Result<i64, Flaw> {
-    let too_large = || Flaw::new(format!("a body has at most {BODY_BYTES_MAX} bytes")).mend("0 leaves the gateway's own limit");
+    let too_large =
+        || Flaw::new(format!("a body has at most {BODY_BYTES_MAX} bytes")).mend("0 leaves the gateway's own limit");
     if value > BODY_BYTES_MAX {
         return Err(too_large());
     }
@@ -119,19 +120,26 @@ fn check_cors(cors: Cors) -> Result<Cors, Flaw> {
     if lists.iter().any(|list| list.len() > CORS_ITEMS_MAX) {
         return Err(Flaw::new(format!("a CORS list has at most {CORS_ITEMS_MAX} items")));
     }
-    let is_bad = |item: &String| item.is_empty() || item.len() > CORS_ITEM_CHARS_MAX || !item.bytes().all(|b| b.is_ascii_graphic());
+    let is_bad = |item: &String| {
+        item.is_empty() || item.len() > CORS_ITEM_CHARS_MAX || !item.bytes().all(|b| b.is_ascii_graphic())
+    };
     if lists.iter().any(|list| list.iter().any(is_bad)) {
         return Err(Flaw::new("a CORS item is empty, too long or not plain text"));
     }
     let any_origin = cors.origins.iter().any(|origin| origin == "*");
     if cors.origins.is_empty() || (any_origin && cors.origins.len() > 1) {
-        return Err(Flaw::new("origins is a list of exact origins, or '*' alone").mend("for example [\"https://app.example.com\"]"));
+        return Err(Flaw::new("origins is a list of exact origins, or '*' alone")
+            .mend("for example [\"https://app.example.com\"]"));
     }
     if any_origin && cors.credentials {
-        return Err(Flaw::new("credentials cannot go to every origin").mend("name the origins, or set credentials to false"));
+        return Err(
+            Flaw::new("credentials cannot go to every origin").mend("name the origins, or set credentials to false")
+        );
     }
     if !any_origin && !cors.origins.iter().all(|origin| is_origin(origin)) {
-        return Err(Flaw::new("an origin is scheme://host[:port] without a path").mend("as in 'https://app.example.com'"));
+        return Err(
+            Flaw::new("an origin is scheme://host[:port] without a path").mend("as in 'https://app.example.com'")
+        );
     }
     if cors.max_age_s > CORS_MAX_AGE_S {
         return Err(Flaw::new(format!("max_age_s is at most {CORS_MAX_AGE_S}")));
@@ -140,7 +148,6 @@ fn check_cors(cors: Cors) -> Result<Cors, Flaw> {
 }
 
 fn is_origin(text: &str) -> bool {
-    url::Url::parse(text).is_ok_and(|url| {
-        matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text
-    })
+    url::Url::parse(text)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == text)
 }

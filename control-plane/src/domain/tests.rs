@@ -113,7 +113,9 @@ fn credentials_never_go_to_every_origin() {
     };
     assert!(ProductTerms::parse(&cors(&["*"], false)).is_ok());
     assert!(ProductTerms::parse(&cors(&["https://app.example.com", "http://localhost:3000"], true)).is_ok());
-    for (origins, credentials) in [(&["*"][..], true), (&[][..], false), (&["*", "https://a.b"][..], false), (&["https://a.b/x"][..], false)] {
+    for (origins, credentials) in
+        [(&["*"][..], true), (&[][..], false), (&["*", "https://a.b"][..], false), (&["https://a.b/x"][..], false)]
+    {
         assert_eq!(pointers(ProductTerms::parse(&cors(origins, credentials)).unwrap_err()), ["/cors"], "{origins:?}");
     }
 }
@@ -122,7 +124,10 @@ fn credentials_never_go_to_every_origin() {
 fn a_period_is_the_calendar_month_of_the_publishers_zone() {
     let at: Timestamp = "2026-12-31T23:30:00Z".parse().unwrap();
     let utc = BillingPeriod::around(at, "UTC").unwrap();
-    assert_eq!((utc.id, utc.starts_at.to_string(), utc.ends_at.to_string()), (202612, "2026-12-01T00:00:00Z".into(), "2027-01-01T00:00:00Z".into()));
+    assert_eq!(
+        (utc.id, utc.starts_at.to_string(), utc.ends_at.to_string()),
+        (202612, "2026-12-01T00:00:00Z".into(), "2027-01-01T00:00:00Z".into())
+    );
     let berlin = BillingPeriod::around(at, "Europe/Berlin").unwrap();
     assert_eq!((berlin.id, berlin.starts_at.to_string()), (202701, "2026-12-31T23:00:00Z".into()));
     assert!(BillingPeriod::around(at, "Nowhere/Land").is_err());
@@ -143,5 +148,8 @@ fn a_cancelled_subscription_takes_no_step() {
     for step in [Step::Approve, Step::Reject, Step::Suspend, Step::Resume, Step::Cancel] {
         assert!(!step.allowed_from(SubscriptionStatus::Cancelled), "{}", step.as_str());
     }
-    assert!(Step::Approve.allowed_from(SubscriptionStatus::Pending) && !Step::Suspend.allowed_from(SubscriptionStatus::Pending));
+    assert!(
+        Step::Approve.allowed_from(SubscriptionStatus::Pending)
+            && !Step::Suspend.allowed_from(SubscriptionStatus::Pending)
+    );
 }

@@ -19,8 +19,21 @@ const SCOPES_MAX: usize = 32;
 
 /// Words that no organization may have: the gateway and the dashboard need them as first segments.
 pub const RESERVED_SLUGS: &[&str] = &[
-    "admin", "api", "assets", "catalog", "docs", "health", "healthz", "hub", "livez", "login", "metrics", "readyz",
-    "static", "v1", "well-known",
+    "admin",
+    "api",
+    "assets",
+    "catalog",
+    "docs",
+    "health",
+    "healthz",
+    "hub",
+    "livez",
+    "login",
+    "metrics",
+    "readyz",
+    "static",
+    "v1",
+    "well-known",
 ];
 
 /// Part of an address: lower-case letters and digits, single dashes between them.

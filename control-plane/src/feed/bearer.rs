@@ -43,7 +43,9 @@ mod tests {
             bearer.check(&metadata).map_err(|status| status.code())
         };
         assert_eq!(check(Some("Bearer right")), Ok(()));
-        for wrong in [None, Some("Bearer wrong"), Some("Bearer "), Some("right"), Some("Bearer right "), Some("bearer right")] {
+        for wrong in
+            [None, Some("Bearer wrong"), Some("Bearer "), Some("right"), Some("Bearer right "), Some("bearer right")]
+        {
             assert_eq!(check(wrong), Err(tonic::Code::Unauthenticated), "{wrong:?}");
         }
     }

@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn every_bad_field_is_named() {
-        let cases: [(&str, fn(&mut wire::Hello)); 9] = [
+        type Spoil = fn(&mut wire::Hello);
+        let cases: [(&str, Spoil); 9] = [
             ("node_id", |hello| hello.node_id.truncate(3)),
             ("node_id", |hello| hello.node_id = vec![0; 16]),
             ("node_name", |hello| hello.node_name.clear()),

@@ -103,9 +103,7 @@ impl Listener {
 }
 
 fn read_identity(tls: &settings::FeedTls) -> Result<ServerTlsConfig, FeedError> {
-    let read = |path: &Path| {
-        std::fs::read(path).map_err(|source| FeedError::File { path: path.to_owned(), source })
-    };
+    let read = |path: &Path| std::fs::read(path).map_err(|source| FeedError::File { path: path.to_owned(), source });
     Ok(ServerTlsConfig::new().identity(Identity::from_pem(read(&tls.certificate)?, read(&tls.key)?)))
 }
 

@@ -81,12 +81,7 @@ async fn greet(
 }
 
 /// Ends only with a reason to end the stream.
-async fn take_acks(
-    shared: &Shared,
-    inbound: &mut Streaming<wire::FromGateway>,
-    node: Uuid,
-    boot_id: Uuid,
-) -> Status {
+async fn take_acks(shared: &Shared, inbound: &mut Streaming<wire::FromGateway>, node: Uuid, boot_id: Uuid) -> Status {
     loop {
         let message = match inbound.message().await {
             Ok(Some(message)) => message,

@@ -35,7 +35,11 @@ struct Plane {
 }
 
 fn tcp() -> FeedSettings {
-    FeedSettings { listen: FeedListen::Tcp("127.0.0.1:0".parse().unwrap()), token: Some(Secret::new(SECRET)), tls: None }
+    FeedSettings {
+        listen: FeedListen::Tcp("127.0.0.1:0".parse().unwrap()),
+        token: Some(Secret::new(SECRET)),
+        tls: None,
+    }
 }
 
 impl Plane {
@@ -57,8 +61,7 @@ impl Plane {
         };
         let bearer = settings.token.as_ref().map(|token| Bearer::new(token.expose()));
         let metrics = FeedMetrics::register(&registry).unwrap();
-        let feed =
-            Feed::start(rows.store.clone(), Arc::clone(&book), revisions.signals(), bearer, metrics, &stop);
+        let feed = Feed::start(rows.store.clone(), Arc::clone(&book), revisions.signals(), bearer, metrics, &stop);
         tokio::spawn(listener.serve(feed, stop.clone()));
         Plane { rows, book, revisions, url, _stop: stop.drop_guard() }
     }
@@ -111,6 +114,14 @@ fn entity_of(record: &wire::Record) -> EntityRef {
 impl Gateway {
     async fn connect(url: &str, secret: Option<&str>, hello: wire::Hello) -> Result<Gateway, Status> {
         let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
+        Gateway::follow(channel, secret, hello).await
+    }
+
+    async fn follow(
+        channel: tonic::transport::Channel,
+        secret: Option<&str>,
+        hello: wire::Hello,
+    ) -> Result<Gateway, Status> {
         let mut client = FeedClient::new(channel).max_decoding_message_size(wire::FEED_MESSAGE_BYTES_MAX);
         let (outbox, messages) = mpsc::channel(64);
         let token = hello.have.as_ref().map(|token| Token::try_from(token).unwrap());
@@ -237,7 +248,7 @@ async fn a_gateway_resumes_where_it_was_at_this_and_at_another_control_plane() {
     let shop = plane.rows.product(acme, "shop").await;
     let second = plane.newest().await;
     introduction.have = token.map(wire::Token::from);
-    let other = Plane::start_on(Rows::of(plane.rows.store.clone()).await, tcp()).await;
+    let other = Plane::start_on(Rows::of(plane.rows.url.clone(), plane.rows.store.clone()).await, tcp()).await;
     for url in [&plane.url, &other.url] {
         let mut resumed = Gateway::connect(url, Some(SECRET), introduction.clone()).await.unwrap();
         resumed.records.clone_from(&records);
@@ -345,6 +356,29 @@ async fn a_unix_socket_is_its_owners_alone_and_replaces_a_dead_one() {
     gateway.assert_equals(&plane.book);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_follows_over_tls_and_plain_text_gets_nowhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let tls = FeedTls { certificate: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
+    std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+    let plane = Plane::start_on(Rows::start().await, FeedSettings { tls: Some(tls), ..tcp() }).await;
+    plane.rows.organization("acme").await;
+    let revision = plane.newest().await;
+    let ca = tonic::transport::Certificate::from_pem(made.cert.pem());
+    let config = tonic::transport::ClientTlsConfig::new().ca_certificate(ca).domain_name("localhost");
+    let url = plane.url.replace("http:", "https:");
+    let channel = Endpoint::from_shared(url).unwrap().tls_config(config).unwrap().connect().await.unwrap();
+    let mut gateway = Gateway::follow(channel, Some(SECRET), hello("one")).await.unwrap();
+    gateway.take_up_to(revision).await;
+    gateway.assert_equals(&plane.book);
+    let plain = Endpoint::from_shared(plane.url.clone()).unwrap().connect().await;
+    if let Ok(channel) = plain {
+        assert!(Gateway::follow(channel, Some(SECRET), hello("two")).await.is_err());
+    }
+}
+
 #[tokio::test]
 async fn an_open_address_needs_tls_and_tcp_needs_a_token() {
     let open = FeedSettings { listen: FeedListen::Tcp("0.0.0.0:0".parse().unwrap()), ..tcp() };
@@ -354,4 +388,32 @@ async fn an_open_address_needs_tls_and_tcp_needs_a_token() {
     let tls = FeedTls { certificate: "/nowhere/cert.pem".into(), key: "/nowhere/key.pem".into() };
     let no_file = FeedSettings { tls: Some(tls), ..tcp() };
     assert!(matches!(Listener::bind(&no_file).await, Err(FeedError::File { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_usually_served_within_a_tenth_of_a_second() {
+    let plane = Plane::start().await;
+    let acme = plane.rows.organization("acme").await;
+    let shop = plane.rows.product(acme, "shop").await;
+    let plan = plane.rows.plan(shop, "basic").await;
+    let bought = plane.rows.subscription(shop, plan, acme).await;
+    let first = plane.newest().await;
+    let mut gateway = plane.gateway("one").await;
+    gateway.take_up_to(first).await;
+    gateway.ack().await;
+    let mut times = Vec::new();
+    for _ in 0..31 {
+        plane.rows.key(bought).await;
+        let started = std::time::Instant::now();
+        let revision = plane.newest().await;
+        let follow = async {
+            gateway.take_up_to(revision).await;
+            gateway.ack().await;
+        };
+        let (served, ()) = tokio::join!(plane.revisions.served(revision, PATIENCE), follow);
+        assert_eq!(served.unwrap(), Served::default());
+        times.push(started.elapsed());
+    }
+    times.sort();
+    assert!(times[15] < Duration::from_millis(100), "half of the changes took {:?} and more", times[15]);
 }

@@ -134,7 +134,7 @@ impl Consumer {
         }
         let ids: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
         let mut good = Vec::with_capacity(entries.len());
-        for entry in entries {
+        for entry in entries.into_iter().filter(|entry| !entry.is_gone) {
             match Batch::parse(entry.version.as_deref(), entry.payload.clone()) {
                 Ok(batch) => good.push((entry, batch)),
                 Err(fault) => self.move_aside(&entry, fault).await,
@@ -202,7 +202,8 @@ impl Consumer {
         self.metrics.duplicates.inc_by(written.duplicates);
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let expected = now_ms - PAST_MAX_MS..now_ms + FUTURE_MAX_MS;
-        let skewed = batches.iter().flat_map(|batch| &batch.events).filter(|event| !expected.contains(&event.at_ms)).count();
+        let skewed =
+            batches.iter().flat_map(|batch| &batch.events).filter(|event| !expected.contains(&event.at_ms)).count();
         self.metrics.skewed.inc_by(u64::try_from(skewed).unwrap_or(u64::MAX));
     }
 }

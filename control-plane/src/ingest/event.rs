@@ -113,8 +113,8 @@ impl Event {
     fn parse(wire: wire::UsageEvent) -> Result<Event, &'static str> {
         let (outcome, failed_by) = (outcome(wire.verdict)?, failed_by(wire.failed_by)?);
         let status = i16::try_from(wire.status).ok().filter(|status| (100..=599).contains(status)).ok_or("status")?;
-        let method_fits = (1..=METHOD_CHARS_MAX).contains(&wire.method.chars().count())
-            && !wire.method.chars().any(char::is_control);
+        let method_fits =
+            (1..=METHOD_CHARS_MAX).contains(&wire.method.chars().count()) && !wire.method.chars().any(char::is_control);
         Ok(Event {
             at_ms: Some(wire.at_ms).filter(|at| AT_MS.contains(at)).ok_or("at_ms")?,
             request_id: uuid(&wire.request_id).ok_or("request_id")?,

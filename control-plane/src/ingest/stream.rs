@@ -33,6 +33,8 @@ pub(super) struct Entry {
     pub(super) payload: Option<Bytes>,
     /// For keeping an entry that nobody can read: its fields as text, where it has no payload.
     pub(super) fields: String,
+    /// Somebody took it off the stream while it was pending: there is nothing left to count or to keep.
+    pub(super) is_gone: bool,
 }
 
 pub(super) struct UsageStream {
@@ -102,6 +104,7 @@ impl UsageStream {
     /// Takes entries off the stream, for good.
     pub(super) async fn remove(&mut self, ids: &[String]) -> Result<(), StreamError> {
         let mut pipe = redis::pipe();
+        pipe.atomic();
         pipe.cmd("XACK").arg(&self.name).arg(&self.group).arg(ids).ignore();
         pipe.cmd("XDEL").arg(&self.name).arg(ids).ignore();
         let mut connection = self.connection()?;
@@ -130,7 +133,7 @@ impl StreamError {
 
 impl From<StreamId> for Entry {
     fn from(mut entry: StreamId) -> Entry {
-        let fields = format!("{:?}", entry.map);
+        let (fields, is_gone) = (format!("{:?}", entry.map), entry.map.is_empty());
         let mut take = |name: &str| match entry.map.remove(name) {
             Some(Value::BulkString(bytes)) => Some(Bytes::from(bytes)),
             Some(Value::SimpleString(text)) => Some(Bytes::from(text)),
@@ -138,6 +141,6 @@ impl From<StreamId> for Entry {
         };
         let (version, payload) = (take("v"), take("b"));
         let fields = if payload.is_some() { String::new() } else { fields };
-        Entry { id: entry.id, version, payload, fields }
+        Entry { id: entry.id, version, payload, fields, is_gone }
     }
 }

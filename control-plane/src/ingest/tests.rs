@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::billable::{BillableClasses, billable};
 use super::event::{Batch, EntryFault, Event, Outcome};
 use super::*;
-use crate::publish::builder::rows::Rows;
+use crate::publish::builder::rows::{Rows, store_of};
 
 const STREAM: &str = "apihub:usage";
 const GROUP: &str = "control-plane";
@@ -67,8 +67,9 @@ impl World {
 
     /// Logged requests, and requests of the minutes: always the same.
     async fn counted(&self) -> i64 {
-        let logs = self.number("SELECT count(*) FROM usage_logs").await;
-        let minutes = self.number("SELECT sum(request_count)::bigint FROM usage_minutes").await;
+        let sql = "SELECT (SELECT count(*) FROM usage_logs), (SELECT coalesce(sum(request_count), 0)::bigint FROM usage_minutes)";
+        let row = self.rows.client.query_one(sql, &[]).await.unwrap();
+        let (logs, minutes): (i64, i64) = (row.get(0), row.get(1));
         assert_eq!(logs, minutes);
         logs
     }
@@ -91,8 +92,8 @@ impl World {
             group: GROUP.into(),
             consumer: "one".into(),
         };
-        let (store, metrics, shutdown) = (self.rows.store.clone(), self.metrics.clone(), stop.clone());
-        tokio::spawn(async move { super::run(store, &usage, metrics, shutdown).await });
+        let ingest = Ingest::new(self.rows.store.clone(), &usage, self.metrics.clone()).unwrap().unwrap();
+        tokio::spawn(ingest.run(stop.clone()));
         stop.drop_guard()
     }
 }
@@ -155,12 +156,12 @@ async fn a_batch_becomes_log_rows_and_minutes_and_leaves_the_stream() {
     let row = world.rows.client.query_one(sums, &[]).await.unwrap();
     let found: [i64; 6] = std::array::from_fn(|column| row.get(column));
     assert_eq!(found, [2, 1, 1, 300, 3, AT_MS / 1_000 - 30]);
-    let logs = "SELECT ordinal, verdict, failed_by, status, billable, upstream_latency_us FROM usage_logs ORDER BY ordinal";
+    let logs =
+        "SELECT ordinal, verdict, failed_by, status, billable, upstream_latency_us FROM usage_logs ORDER BY ordinal";
     let rows = world.rows.client.query(logs, &[]).await.unwrap();
-    let verdicts: Vec<(i32, &str, Option<&str>, i16, bool, Option<i64>)> = rows
-        .iter()
-        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5)))
-        .collect();
+    type Logged<'a> = (i32, &'a str, Option<&'a str>, i16, bool, Option<i64>);
+    let verdicts: Vec<Logged> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5))).collect();
     assert_eq!(
         verdicts,
         [
@@ -227,6 +228,19 @@ async fn what_a_dead_consumer_left_is_taken_over_by_another() {
     assert_eq!((world.counted().await, world.entries_left().await), (80, 0));
     let watermark = world.number("SELECT contiguous_seq FROM ingest_watermarks").await;
     assert_eq!(watermark, 39);
+}
+
+#[tokio::test]
+async fn a_pending_entry_that_somebody_deleted_is_forgotten() {
+    let world = World::start().await;
+    world.send(&batch(Uuid::now_v7(), 0, 2)).await;
+    let mut consumer = world.consumer("one", Duration::ZERO);
+    consumer.open().await.unwrap();
+    let id = consumer.stream().read_new().await.unwrap().remove(0).id;
+    let _: u64 = redis::cmd("XDEL").arg(STREAM).arg(id).query_async(&mut world.redis().await).await.unwrap();
+    consumer.take_pending().await.unwrap();
+    assert_eq!(consumer.take_pending().await.unwrap(), 0);
+    assert_eq!((world.counted().await, world.metrics.failures.get()), (0, 0));
 }
 
 #[tokio::test]
@@ -300,12 +314,15 @@ async fn an_emptied_redis_and_a_killed_redis_only_delay() {
 async fn while_postgres_refuses_connections_nothing_is_acknowledged() {
     let world = World::start().await;
     let epoch = Uuid::now_v7();
-    let database: String = world.rows.client.query_one("SELECT current_database()::text", &[]).await.unwrap().get(0);
-    let close = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false");
-    world.rows.client.batch_execute(&close).await.unwrap();
-    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    world.rows.sql(others, &[]).await;
+    let (database, me): (String, i32) = {
+        let row = world.rows.client.query_one("SELECT current_database()::text, pg_backend_pid()", &[]).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let elsewhere = world.rows.url.replace(&format!("/{database}?"), "/postgres?");
+    let operator = Rows::of(elsewhere.clone(), store_of(&elsewhere).await).await;
+    operator.client.batch_execute(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false")).await.unwrap();
+    let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> $2";
+    operator.sql(others, &[&database, &me]).await;
     let _running = world.run();
     world.send(&batch(epoch, 0, 2)).await;
     let tried = async {
@@ -315,8 +332,7 @@ async fn while_postgres_refuses_connections_nothing_is_acknowledged() {
     };
     tokio::time::timeout(PATIENCE, tried).await.expect("it keeps trying");
     assert_eq!(world.entries_left().await, 1);
-    let open = format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true");
-    world.rows.client.batch_execute(&open).await.unwrap();
+    operator.client.batch_execute(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true")).await.unwrap();
     world.wait_for_count(2).await;
     assert_eq!(world.metrics.failures.get(), 0);
 }
@@ -349,12 +365,14 @@ async fn a_plan_says_which_classes_cost_money_and_a_key_when_it_was_used() {
     let plan = rows.plan(shop, "basic").await;
     let bought = rows.subscription(shop, plan, acme).await;
     let key = rows.key(bought).await;
-    let draft = "INSERT INTO plans (id, product_id, family_id, slug, name, price, currency, rate_limit, billable_statuses)
+    let draft =
+        "INSERT INTO plans (id, product_id, family_id, slug, name, price, currency, rate_limit, billable_statuses)
         VALUES ($1, $2, $1, 'errors', 'errors', 0, 'USD', 60, '{4xx,5xx}')";
     let errors = Uuid::now_v7();
     rows.client.batch_execute("BEGIN").await.unwrap();
     rows.sql(draft, &[&errors, &shop]).await;
-    let policy = "INSERT INTO rate_limit_policies (id, plan_id, requests_per_minute, burst_limit) VALUES ($1, $1, 60, 6)";
+    let policy =
+        "INSERT INTO rate_limit_policies (id, plan_id, requests_per_minute, burst_limit) VALUES ($1, $1, 60, 6)";
     rows.sql(policy, &[&errors]).await;
     rows.client.batch_execute("COMMIT").await.unwrap();
     let meter = |sql: &'static str, id: Uuid| async move {
@@ -404,7 +422,8 @@ fn what_costs_money_is_one_table() {
 
 #[test]
 fn every_field_of_an_event_is_checked_and_named() {
-    let cases: [(&str, fn(&mut wire::UsageEvent)); 13] = [
+    type Spoil = fn(&mut wire::UsageEvent);
+    let cases: [(&str, Spoil); 13] = [
         ("at_ms", |event| event.at_ms = 5),
         ("at_ms", |event| event.at_ms = i64::MAX),
         ("request_id", |event| event.request_id.clear()),

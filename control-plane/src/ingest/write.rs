@@ -6,7 +6,9 @@ use std::collections::{HashMap, HashSet};
 use super::billable::billable;
 use super::event::{Batch, BatchId};
 use super::minutes::Minutes;
-use crate::store::usage::{add_minutes, claim_batches, insert_logs, list_billable_classes, move_watermarks, touch_keys};
+use crate::store::usage::{
+    add_minutes, claim_batches, insert_logs, list_billable_classes, move_watermarks, touch_keys,
+};
 use crate::store::{Store, StoreError, Transaction};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -83,8 +83,9 @@ impl Book {
         self.newest.send_replace(Some(token));
     }
 
-    /// Moves to `token`, of the same epoch: `None` removes a record. What is equal to what is there is no change.
-    pub fn advance(&self, token: Token, changed: BTreeMap<EntityRef, Option<wire::Record>>) {
+    /// Moves to `token`, of the same epoch: `None` removes a record. What is equal to what is there is no change. Answers how
+    /// many records there are.
+    pub fn advance(&self, token: Token, changed: BTreeMap<EntityRef, Option<wire::Record>>) -> usize {
         let mut pages = lock(&self.pages);
         for (entity, record) in changed {
             if pages.records.get(&entity).map(AsRef::as_ref) == record.as_ref() {
@@ -98,8 +99,10 @@ impl Book {
         }
         pages.token = Some(token);
         pages.trim();
+        let count = pages.records.len();
         drop(pages);
         self.newest.send_replace(Some(token));
+        count
     }
 
     pub fn record(&self, entity: &EntityRef) -> Option<Arc<wire::Record>> {

@@ -115,7 +115,9 @@ fn at_endpoint(fault: &RecordFault, ids: &HashMap<String, String>) -> Fault {
         RecordFault::Routes(RoutesFault::Conflict { route, .. }) => {
             (pointer(route, "path_pattern"), fault.to_string(), "change the path pattern")
         }
-        RecordFault::Routes(RoutesFault::Method(_)) => ("/endpoints".to_owned(), fault.to_string(), "correct the method"),
+        RecordFault::Routes(RoutesFault::Method(_)) => {
+            ("/endpoints".to_owned(), fault.to_string(), "correct the method")
+        }
         RecordFault::TooManyEndpoints => ("/endpoints".to_owned(), fault.to_string(), "split the product"),
         RecordFault::Field { field } => (format!("/{}", field.replace('.', "/")), fault.to_string(), "correct it"),
     };
@@ -165,7 +167,8 @@ fn wire_product(draft: &Draft<'_>, faults: &mut Vec<Fault>) -> wire::Product {
             0
         })
     };
-    let mut requires = vec![features::ROUTES_V1.to_owned(), features::KEYS_V1.to_owned(), features::LIMITS_V1.to_owned()];
+    let mut requires =
+        vec![features::ROUTES_V1.to_owned(), features::KEYS_V1.to_owned(), features::LIMITS_V1.to_owned()];
     if product.cors.is_some() {
         requires.push(features::CORS_V1.to_owned());
     }

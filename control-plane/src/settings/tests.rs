@@ -58,13 +58,17 @@ fn all_faults_are_told_at_once() {
 fn a_database_and_a_feed_token_are_needed() {
     let reader = Reader::parse_with_env("t.toml", "", |_| None).unwrap();
     let errors = Settings::from_reader(reader).unwrap_err().to_string();
-    assert!(errors.contains("database: needs `url_file`, `plain_url` or the environment variable DATABASE_URL"), "{errors}");
+    assert!(
+        errors.contains("database: needs `url_file`, `plain_url` or the environment variable DATABASE_URL"),
+        "{errors}"
+    );
     assert!(errors.contains("feed: needs `token_file` or the environment variable APIHUB_FEED_TOKEN"), "{errors}");
 }
 
 #[test]
 fn a_feed_on_a_unix_socket_needs_no_token() {
-    let text = "[feed]\nlisten = \"unix:/run/apihub/feed.sock\"\n[database]\nplain_url = \"postgres://apihub@db/apihub\"\n";
+    let text =
+        "[feed]\nlisten = \"unix:/run/apihub/feed.sock\"\n[database]\nplain_url = \"postgres://apihub@db/apihub\"\n";
     let reader = Reader::parse_with_env("t.toml", text, |_| None).unwrap();
     let settings = Settings::from_reader(reader).unwrap();
     assert_eq!(settings.feed.listen, FeedListen::Unix("/run/apihub/feed.sock".into()));

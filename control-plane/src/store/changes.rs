@@ -76,7 +76,11 @@ impl Channel {
 }
 
 /// Writes an unnumbered change in the caller's transaction.
-pub async fn insert_change(tx: &Transaction<'_>, kind: EntityKind, entity: Option<Uuid>) -> Result<ChangeId, StoreError> {
+pub async fn insert_change(
+    tx: &Transaction<'_>,
+    kind: EntityKind,
+    entity: Option<Uuid>,
+) -> Result<ChangeId, StoreError> {
     let sql = "-- insert_change
         INSERT INTO config_changes (entity, entity_id) VALUES ($1, $2) RETURNING id";
     let row = tx.query_one_cached(sql, &[&kind.as_str(), &entity]).await?;

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::row::closed_text;
-use super::{After, StoreError, Transaction};
+use super::{After, StoreError, Transaction, Values};
 use crate::domain::endpoint::{EndpointTerms, UpstreamHttp};
 
 #[derive(Clone, Debug)]
@@ -131,13 +131,16 @@ pub async fn list(
           ORDER BY e.created_at, e.id LIMIT $7"
     );
     let (created_at, id) = (after.map(|after| after.created_at), after.map(|after| after.id));
-    let values: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
-        &[&product, &organization, &filter.method, &filter.with_retired, &created_at, &id, &limit];
+    let values: Values<'_> = &[&product, &organization, &filter.method, &filter.with_retired, &created_at, &id, &limit];
     tx.query_cached(sql, values).await?.iter().map(EndpointRow::try_from).collect()
 }
 
 /// Everything that a release is compiled from, in a stable order.
-pub async fn list_draft(tx: &Transaction<'_>, organization: Uuid, product: Uuid) -> Result<Vec<EndpointRow>, StoreError> {
+pub async fn list_draft(
+    tx: &Transaction<'_>,
+    organization: Uuid,
+    product: Uuid,
+) -> Result<Vec<EndpointRow>, StoreError> {
     let sql = concat!(
         "-- endpoints.list_draft\nSELECT ",
         columns!(),
@@ -148,7 +151,8 @@ pub async fn list_draft(tx: &Transaction<'_>, organization: Uuid, product: Uuid)
 }
 
 pub async fn count_draft(tx: &Transaction<'_>, product: Uuid) -> Result<i64, StoreError> {
-    let sql = "-- endpoints.count_draft\nSELECT count(*) AS n FROM endpoints WHERE product_id = $1 AND retired_at IS NULL";
+    let sql =
+        "-- endpoints.count_draft\nSELECT count(*) AS n FROM endpoints WHERE product_id = $1 AND retired_at IS NULL";
     Ok(tx.query_one_cached(sql, &[&product]).await?.try_get("n")?)
 }
 

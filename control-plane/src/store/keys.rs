@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::row::closed_text;
-use super::{After, StoreError, Transaction};
+use super::{After, StoreError, Transaction, Values};
 use crate::domain::key::{Environment, KeyStatus};
 
 #[derive(Clone, Debug)]
@@ -135,8 +135,7 @@ pub async fn list(
     );
     let (status, environment) = (filter.status.map(KeyStatus::as_str), filter.environment.map(Environment::as_str));
     let (created_at, id) = (after.map(|after| after.created_at), after.map(|after| after.id));
-    let values: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
-        &[&subscription, &organization, &status, &environment, &created_at, &id, &limit];
+    let values: Values<'_> = &[&subscription, &organization, &status, &environment, &created_at, &id, &limit];
     tx.query_cached(sql, values).await?.iter().map(KeyRow::try_from).collect()
 }
 

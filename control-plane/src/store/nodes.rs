@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{Store, StoreError, Transaction};
+use super::{After, Store, StoreError, Transaction};
 use crate::store::changes::Channel;
 
 /// A node whose feed gave no sign for so long is not connected any more, in seconds: seven missed touches.
@@ -193,16 +193,18 @@ pub async fn list_lagging(store: &Store, revision: u64) -> Result<Vec<NodeLag>, 
 }
 
 const NODE_COLUMNS: &str = "SELECT n.id, n.name, n.version, n.features, n.state, n.address,
-    n.boot_id <> '00000000-0000-0000-0000-000000000000' AND n.last_seen_at > now() - interval '15 seconds',
+    n.boot_id <> '00000000-0000-0000-0000-000000000000' AND n.last_seen_at > now() - make_interval(secs => 15),
     CASE WHEN n.served_epoch = f.epoch THEN n.served_revision END, f.revision, n.refusals, n.first_seen_at, n.last_seen_at
     FROM nodes n CROSS JOIN feed_state f";
 
-/// Nodes in the order of their names, after `after`; removed ones are left out.
-pub async fn list_nodes(tx: &Transaction<'_>, after: Option<&str>, limit: i64) -> Result<Vec<NodeRow>, StoreError> {
+/// Nodes in the order in which they came; removed ones are left out.
+pub async fn list_nodes(tx: &Transaction<'_>, after: Option<After>, limit: i64) -> Result<Vec<NodeRow>, StoreError> {
     let sql = format!(
-        "-- list_nodes\n{NODE_COLUMNS} WHERE n.state <> 'removed' AND ($1::text IS NULL OR n.name > $1) ORDER BY n.name LIMIT $2"
+        "-- list_nodes\n{NODE_COLUMNS} WHERE n.state <> 'removed'
+            AND ($1::timestamptz IS NULL OR (n.first_seen_at, n.id) > ($1, $2)) ORDER BY n.first_seen_at, n.id LIMIT $3"
     );
-    tx.query_cached(&sql, &[&after, &limit]).await?.iter().map(node).collect()
+    let (at, id) = After::split(after);
+    tx.query_cached(&sql, &[&at, &id, &limit]).await?.iter().map(node).collect()
 }
 
 pub async fn find_node(tx: &Transaction<'_>, id: Uuid) -> Result<Option<NodeRow>, StoreError> {

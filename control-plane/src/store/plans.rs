@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::row::closed_text;
-use super::{After, StoreError, Transaction};
+use super::{After, StoreError, Transaction, Values};
 use crate::domain::plan::{Algorithm, OnRedisDown, PlanStatus, PlanTerms, QuotaMode};
 
 #[derive(Clone, Debug)]
@@ -129,8 +129,7 @@ pub async fn insert(tx: &Transaction<'_>, place: PlanPlace, terms: &PlanTerms) -
 }
 
 pub async fn get(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Result<Option<PlanRow>, StoreError> {
-    let sql =
-        concat!("-- plans.get\nSELECT ", columns!(), joined!(), "WHERE s.id = $1 AND p.organization_id = $2");
+    let sql = concat!("-- plans.get\nSELECT ", columns!(), joined!(), "WHERE s.id = $1 AND p.organization_id = $2");
     tx.query_opt_cached(sql, &[&id, &organization]).await?.as_ref().map(PlanRow::try_from).transpose()
 }
 
@@ -160,13 +159,16 @@ pub async fn list(
          AND ($4::timestamptz IS NULL OR (s.created_at, s.id) > ($4, $5)) ORDER BY s.created_at, s.id LIMIT $6"
     );
     let (created_at, id) = (after.map(|after| after.created_at), after.map(|after| after.id));
-    let values: &[&(dyn tokio_postgres::types::ToSql + Sync)] =
-        &[&product, &organization, &status.map(PlanStatus::as_str), &created_at, &id, &limit];
+    let values: Values<'_> = &[&product, &organization, &status.map(PlanStatus::as_str), &created_at, &id, &limit];
     tx.query_cached(sql, values).await?.iter().map(PlanRow::try_from).collect()
 }
 
 /// The versions that a publish is about: drafts to be activated, and what is sold now.
-pub async fn list_unarchived(tx: &Transaction<'_>, organization: Uuid, product: Uuid) -> Result<Vec<PlanRow>, StoreError> {
+pub async fn list_unarchived(
+    tx: &Transaction<'_>,
+    organization: Uuid,
+    product: Uuid,
+) -> Result<Vec<PlanRow>, StoreError> {
     let sql = concat!(
         "-- plans.list_unarchived\nSELECT ",
         columns!(),
@@ -179,7 +181,8 @@ pub async fn list_unarchived(tx: &Transaction<'_>, organization: Uuid, product: 
 
 /// The family's newest version and its status.
 pub async fn newest_version(tx: &Transaction<'_>, family: Uuid) -> Result<(i32, PlanStatus), StoreError> {
-    let sql = "-- plans.newest_version\nSELECT version, status FROM plans WHERE family_id = $1 ORDER BY version DESC LIMIT 1";
+    let sql =
+        "-- plans.newest_version\nSELECT version, status FROM plans WHERE family_id = $1 ORDER BY version DESC LIMIT 1";
     let row = tx.query_one_cached(sql, &[&family]).await?;
     Ok((row.try_get("version")?, closed_text(&row, "status", PlanStatus::parse)?))
 }
@@ -195,7 +198,7 @@ pub async fn update_draft(tx: &Transaction<'_>, id: Uuid, terms: &PlanTerms) -> 
         UPDATE plans SET slug = $2, name = $3, description = $4, price = $5, currency = $6::text, rate_limit = $7, \
             included_requests = $8, quota_mode = $9, overage_price_per_1000 = $10, trial_days = $11, billable_statuses = $12 \
         WHERE id = $1 AND status = 'draft'";
-    let values: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[
+    let values: Values<'_> = &[
         &id,
         &terms.slug.as_str(),
         &terms.name.as_str(),
@@ -214,7 +217,7 @@ pub async fn update_draft(tx: &Transaction<'_>, id: Uuid, terms: &PlanTerms) -> 
         UPDATE rate_limit_policies SET requests_per_minute = $2, burst_limit = $3, algorithm = $4, on_redis_down = $5, strict = $6 \
         WHERE plan_id = $1";
     let policy = &terms.policy;
-    let values: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[
+    let values: Values<'_> = &[
         &id,
         &policy.rate.requests_per_minute.get(),
         &policy.rate.burst_limit.get(),
@@ -238,7 +241,8 @@ pub async fn set_status(tx: &Transaction<'_>, id: Uuid, status: PlanStatus) -> R
 
 /// The family's active version steps aside for a newer one; its subscribers keep it.
 pub async fn archive_active(tx: &Transaction<'_>, family: Uuid) -> Result<u64, StoreError> {
-    let sql = "-- plans.archive_active\nUPDATE plans SET status = 'archived' WHERE family_id = $1 AND status = 'active'";
+    let sql =
+        "-- plans.archive_active\nUPDATE plans SET status = 'archived' WHERE family_id = $1 AND status = 'active'";
     tx.execute_cached(sql, &[&family]).await
 }
 

@@ -100,6 +100,11 @@ pub async fn insert(
     ProductRow::try_from(&row)
 }
 
+pub async fn count(tx: &Transaction<'_>, organization: Uuid) -> Result<i64, StoreError> {
+    let sql = "-- products.count\nSELECT count(*) AS n FROM api_products WHERE organization_id = $1";
+    Ok(tx.query_one_cached(sql, &[&organization]).await?.try_get("n")?)
+}
+
 pub async fn get(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Result<Option<ProductRow>, StoreError> {
     let sql = concat!(
         "-- products.get\nSELECT ",

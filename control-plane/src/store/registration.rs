@@ -46,7 +46,8 @@ pub async fn register(tx: &Transaction<'_>, new: &Registration<'_>, actor: Actor
     insert_member(tx, organization.id, id, Role::Owner).await?;
     let actor = Actor { user_id: Some(actor.user_id.unwrap_or(id)), ..actor };
     let after = serde_json::json!({"email": user.email, "display_name": user.display_name, "is_admin": user.is_admin});
-    audit::write(tx, &actor, "user.register", Target { kind: "user", id, organization_id: None }, None, Some(after)).await?;
+    audit::write(tx, &actor, "user.register", Target { kind: "user", id, organization_id: None }, None, Some(after))
+        .await?;
     let target = Target { kind: "organization", id: organization.id, organization_id: Some(organization.id) };
     let after = serde_json::json!({"slug": organization.slug, "name": organization.name, "is_personal": true});
     audit::write(tx, &actor, "organization.create", target, None, Some(after)).await?;
@@ -76,12 +77,12 @@ async fn insert_personal_organization(
 
 /// From what the person typed, then with a number, then with something random.
 fn candidates(local_part: &str, display_name: &str) -> impl Iterator<Item = Slug> {
-    let base = slug_from_text(local_part)
-        .or_else(|| slug_from_text(display_name))
-        .or_else(|| Slug::parse(FALLBACK_SLUG).ok());
-    let numbered = base.clone().into_iter().flat_map(|base| {
-        NUMBERED_SUFFIXES.filter_map(move |number| slug_with_suffix(&base, &number.to_string()))
-    });
+    let base =
+        slug_from_text(local_part).or_else(|| slug_from_text(display_name)).or_else(|| Slug::parse(FALLBACK_SLUG).ok());
+    let numbered = base
+        .clone()
+        .into_iter()
+        .flat_map(|base| NUMBERED_SUFFIXES.filter_map(move |number| slug_with_suffix(&base, &number.to_string())));
     let random = base.clone().into_iter().flat_map(|base| {
         (0..RANDOM_SUFFIXES_MAX).filter_map(move |_| {
             let (suffix, ..) = Uuid::new_v4().as_fields();

@@ -38,7 +38,8 @@ macro_rules! columns {
 
 /// Asked under the product's lock, so that two publishes never take the same number.
 pub async fn next_number(tx: &Transaction<'_>, product: Uuid) -> Result<i32, StoreError> {
-    let sql = "-- releases.next_number\nSELECT coalesce(max(number), 0) + 1 AS number FROM releases WHERE product_id = $1";
+    let sql =
+        "-- releases.next_number\nSELECT coalesce(max(number), 0) + 1 AS number FROM releases WHERE product_id = $1";
     Ok(tx.query_one_cached(sql, &[&product]).await?.try_get("number")?)
 }
 

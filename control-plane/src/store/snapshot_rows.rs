@@ -270,12 +270,7 @@ pub async fn set_quarantine(tx: &Transaction<'_>, product: Uuid, reason: Option<
     Ok(())
 }
 
-fn parse(
-    products: &[Row],
-    plans: &[Row],
-    subscriptions: &[Row],
-    keys: &[Row],
-) -> Result<SnapshotRows, StoreError> {
+fn parse(products: &[Row], plans: &[Row], subscriptions: &[Row], keys: &[Row]) -> Result<SnapshotRows, StoreError> {
     Ok(SnapshotRows {
         products: products.iter().map(product).collect::<Result<_, _>>()?,
         plans: plans.iter().map(plan).collect::<Result<_, _>>()?,

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::row::closed_text;
-use super::{After, StoreError, Transaction};
+use super::{After, StoreError, Transaction, Values};
 use crate::domain::period::BillingPeriod;
 use crate::domain::plan::{Algorithm, RateAndBurst};
 use crate::domain::subscription::SubscriptionStatus;
@@ -27,6 +27,7 @@ pub struct SubscriptionRow {
     pub organization_name: String,
     pub organization_slug: String,
     pub publisher_organization_id: Uuid,
+    pub publisher_organization_slug: String,
     pub status: SubscriptionStatus,
     pub requested_at: Timestamp,
     pub activated_at: Option<Timestamp>,
@@ -63,6 +64,7 @@ pub enum Side {
 pub struct SubscriptionFilter {
     pub status: Option<SubscriptionStatus>,
     pub plan: Option<Uuid>,
+    pub product: Option<Uuid>,
 }
 
 /// A subscription to be written. `period`: it begins at once.
@@ -81,7 +83,8 @@ macro_rules! columns {
     () => {
         "s.id, s.meter_id, s.product_id, p.name AS product_name, p.slug AS product_slug, s.plan_id, n.name AS plan_name, \
          n.version AS plan_version, s.next_plan_id, s.user_id, s.organization_id, o.name AS organization_name, \
-         o.slug AS organization_slug, p.organization_id AS publisher_organization_id, s.status, s.requested_at, \
+         o.slug AS organization_slug, p.organization_id AS publisher_organization_id, \
+         w.slug AS publisher_organization_slug, s.status, s.requested_at, \
          s.activated_at, s.cancelled_at, s.cancel_at, s.past_due_since, s.override_requests_per_minute, \
          s.override_burst_limit, s.period_start, s.period_end, s.period_id, s.note, s.version, s.created_at, s.updated_at"
     };
@@ -90,7 +93,8 @@ macro_rules! columns {
 macro_rules! joined {
     () => {
         " FROM subscriptions s JOIN api_products p ON p.id = s.product_id JOIN plans n ON n.id = s.plan_id \
-          JOIN organizations o ON o.id = s.organization_id "
+          JOIN organizations o ON o.id = s.organization_id \
+          JOIN organizations w ON w.id = p.organization_id "
     };
 }
 
@@ -108,7 +112,7 @@ pub async fn insert(tx: &Transaction<'_>, new: &NewSubscription<'_>) -> Result<(
             period_end, period_id, note) \
         VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 = 'active' THEN now() END, $7, $8, $9, $10)";
     let status = if new.period.is_some() { SubscriptionStatus::Active } else { SubscriptionStatus::Pending };
-    let values: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[
+    let values: Values<'_> = &[
         &new.id,
         &new.product,
         &new.plan,
@@ -161,9 +165,12 @@ pub async fn list(
                 columns!(),
                 joined!(),
                 "WHERE s.organization_id = $1 AND ($2::text IS NULL OR s.status = $2) AND ($3::uuid IS NULL OR s.plan_id = $3) \
+                 AND ($7::uuid IS NULL OR s.product_id = $7) \
                  AND ($4::timestamptz IS NULL OR (s.created_at, s.id) > ($4, $5)) ORDER BY s.created_at, s.id LIMIT $6"
             );
-            tx.query_cached(sql, &[&organization, &status, &filter.plan, &created_at, &after_id, &limit]).await?
+            let values: Values<'_> =
+                &[&organization, &status, &filter.plan, &created_at, &after_id, &limit, &filter.product];
+            tx.query_cached(sql, values).await?
         }
         Side::Publisher { organization, product } => {
             let sql = concat!(
@@ -174,7 +181,8 @@ pub async fn list(
                  AND ($3::uuid IS NULL OR s.plan_id = $3) \
                  AND ($4::timestamptz IS NULL OR (s.created_at, s.id) > ($4, $5)) ORDER BY s.created_at, s.id LIMIT $6"
             );
-            tx.query_cached(sql, &[&organization, &status, &filter.plan, &created_at, &after_id, &limit, &product]).await?
+            tx.query_cached(sql, &[&organization, &status, &filter.plan, &created_at, &after_id, &limit, &product])
+                .await?
         }
     };
     rows.iter().map(SubscriptionRow::try_from).collect()
@@ -185,7 +193,7 @@ pub async fn activate(tx: &Transaction<'_>, id: Uuid, period: &BillingPeriod) ->
     let sql = "-- subscriptions.activate\n\
         UPDATE subscriptions SET status = CASE WHEN past_due_since IS NULL THEN 'active' ELSE 'past_due' END, \
             activated_at = coalesce(activated_at, now()), period_start = $2, period_end = $3, period_id = $4 WHERE id = $1";
-    let values: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[&id, &period.starts_at, &period.ends_at, &period.id];
+    let values: Values<'_> = &[&id, &period.starts_at, &period.ends_at, &period.id];
     expect_one("subscriptions.activate", tx.execute_cached(sql, values).await?)
 }
 
@@ -224,11 +232,8 @@ pub async fn end_elapsed(tx: &Transaction<'_>, organization: Uuid, product: Uuid
 pub async fn set_override(tx: &Transaction<'_>, id: Uuid, rate: Option<RateAndBurst>) -> Result<(), StoreError> {
     let sql = "-- subscriptions.set_override\n\
         UPDATE subscriptions SET override_requests_per_minute = $2, override_burst_limit = $3 WHERE id = $1";
-    let values: &[&(dyn tokio_postgres::types::ToSql + Sync)] = &[
-        &id,
-        &rate.map(|rate| rate.requests_per_minute.get()),
-        &rate.map(|rate| rate.burst_limit.get()),
-    ];
+    let values: Values<'_> =
+        &[&id, &rate.map(|rate| rate.requests_per_minute.get()), &rate.map(|rate| rate.burst_limit.get())];
     expect_one("subscriptions.set_override", tx.execute_cached(sql, values).await?)
 }
 
@@ -261,6 +266,7 @@ impl TryFrom<&Row> for SubscriptionRow {
             organization_name: row.try_get("organization_name")?,
             organization_slug: row.try_get("organization_slug")?,
             publisher_organization_id: row.try_get("publisher_organization_id")?,
+            publisher_organization_slug: row.try_get("publisher_organization_slug")?,
             status: closed_text(row, "status", SubscriptionStatus::parse)?,
             requested_at: row.try_get("requested_at")?,
             activated_at: row.try_get("activated_at")?,

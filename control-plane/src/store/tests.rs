@@ -90,7 +90,8 @@ async fn refusals_are_told_apart_by_their_constraint() {
 #[tokio::test]
 async fn a_deferred_constraint_speaks_at_commit_with_its_name() {
     let store = store(2).await;
-    let sql = "CREATE TABLE later (parent int CONSTRAINT later_parent REFERENCES counters DEFERRABLE INITIALLY DEFERRED)";
+    let sql =
+        "CREATE TABLE later (parent int CONSTRAINT later_parent REFERENCES counters DEFERRABLE INITIALLY DEFERRED)";
     execute(&store, sql).await.unwrap();
     let error = execute(&store, "INSERT INTO later VALUES (99)").await.unwrap_err();
     assert_eq!(error.constraint(), Some("later_parent"), "{error}");

@@ -216,8 +216,6 @@ pub async fn prune_batches(store: &Store) -> Result<u64, StoreError> {
         WHERE w.node_id = b.node_id AND w.epoch = b.epoch AND b.seq <= w.contiguous_seq
           AND b.ingested_at < now() - make_interval(days => $1)";
     store
-        .run_tx("prune_batches", |tx| {
-            Box::pin(async move { tx.execute_cached(sql, &[&BATCH_ROWS_KEPT_DAYS]).await })
-        })
+        .run_tx("prune_batches", |tx| Box::pin(async move { tx.execute_cached(sql, &[&BATCH_ROWS_KEPT_DAYS]).await }))
         .await
 }

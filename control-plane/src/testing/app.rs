@@ -113,7 +113,9 @@ impl App {
     /// As `user`, and an operator of the installation.
     pub(crate) async fn admin(&self, name: &str) -> Client {
         let client = self.user(name).await;
-        crate::bootstrap::ensure_admin(&self.state.store, &client.email, &settings::Secret::new(PASSWORD)).await.unwrap();
+        crate::bootstrap::ensure_admin(&self.state.store, &client.email, &settings::Secret::new(PASSWORD))
+            .await
+            .unwrap();
         client
     }
 }

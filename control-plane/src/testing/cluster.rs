@@ -49,10 +49,12 @@ async fn execute(socket: &Path, database: &str, sql: &str) {
     task.await.unwrap().unwrap();
 }
 
+// Nobody waits for the server: it outlives every test and ends with the process.
+#[allow(clippy::zombie_processes)]
 async fn start() -> PathBuf {
     let dir = tempfile::Builder::new().prefix("apihub-pg-").tempdir().unwrap().keep();
     let bin = binaries();
-    let as_postgres = rustix_is_root();
+    let as_postgres = is_root();
     if as_postgres {
         assert!(Command::new("chown").arg("postgres").arg(&dir).status().unwrap().success());
     }
@@ -95,7 +97,7 @@ fn shell(script: &str, as_postgres: bool) -> Command {
 }
 
 /// Postgres refuses to run as root.
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").unwrap().uid() == 0
 }

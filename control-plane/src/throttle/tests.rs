@@ -44,7 +44,8 @@ fn memory_is_bounded_and_newcomers_share_one_bucket_then() {
 fn a_thousand_wrong_passwords_are_stopped_early_from_one_source_and_from_many() {
     let now = Instant::now();
     let from_one = Throttles::default();
-    let let_through = (0..1000).filter(|_| from_one.attempt_sign_in("ann@example.com", address(1), now).is_ok()).count();
+    let let_through =
+        (0..1000).filter(|_| from_one.attempt_sign_in("ann@example.com", address(1), now).is_ok()).count();
     assert_eq!(let_through, 10);
     let from_many = Throttles::default();
     let spread = (0..1000).filter(|at| from_many.attempt_sign_in("ann@example.com", address(*at), now).is_ok()).count();

@@ -87,7 +87,7 @@ impl<'a> Conversation<'a> {
 
     async fn try_hold(&mut self, plane: &ControlPlane) -> Result<std::convert::Infallible, FeedFault> {
         let (outbox, mut inbox) = self.begin(plane).await?;
-        self.metrics.feed_connects_total.inc();
+        self.metrics.config.feed_connects_total.inc();
         self.metrics.status.set_feed(PartState::Up);
         info!(%plane, "following");
         let mut assembly = Assembly::default();

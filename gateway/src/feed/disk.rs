@@ -58,6 +58,7 @@ impl DiskSnapshot {
 
     /// The last good snapshot, or the one before. Errors: the fault of the newer file, when neither can be used.
     pub fn load(&self) -> Result<Loaded, DiskFault> {
+        self.sweep();
         let fault = match read(&self.path, LoadedFrom::Current) {
             Ok(loaded) => {
                 self.current_is_good.store(true, Ordering::Relaxed);
@@ -96,6 +97,23 @@ impl DiskSnapshot {
         written.map_err(io)?;
         self.current_is_good.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Removes what saves of processes that are gone have left behind. An upgrade's other process keeps its own.
+    fn sweep(&self) {
+        let (Some(directory), Some(name)) = (self.path.parent(), self.path.file_name()) else { return };
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let rest = file.to_str().zip(name.to_str()).and_then(|(file, name)| file.strip_prefix(name));
+            let process = rest.and_then(|rest| rest.strip_prefix('.')?.split_once('.'));
+            let is_left_over = |(id, kind): (&str, &str)| {
+                matches!(kind, "tmp" | "link") && id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists()
+            };
+            if process.is_some_and(is_left_over) {
+                // Another process may have been faster.
+                drop(fs::remove_file(entry.path()));
+            }
+        }
     }
 
     /// There is a file at `path` at every moment: the old one gets a second name before the new one takes its place.

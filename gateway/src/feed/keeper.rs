@@ -63,21 +63,21 @@ async fn save(
     match written {
         Ok(Ok(())) => {
             *saved = Some(token);
-            metrics.snapshot_saves_total.inc();
+            metrics.config.saves_total.inc();
             if was_failing {
                 info!("the last good snapshot is on disk again");
             }
             true
         }
         Ok(Err(fault)) => {
-            metrics.snapshot_save_failures_total.inc();
+            metrics.config.save_failures_total.inc();
             if !was_failing {
                 warn!(%fault, "the snapshot was not written to disk; serving goes on");
             }
             false
         }
         Err(_) => {
-            metrics.snapshot_save_failures_total.inc();
+            metrics.config.save_failures_total.inc();
             warn!("writing the snapshot crashed; serving goes on");
             false
         }

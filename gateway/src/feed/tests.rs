@@ -2,6 +2,7 @@
 
 mod disk;
 mod script;
+mod tls;
 mod units;
 
 use std::sync::Arc;
@@ -50,17 +51,21 @@ impl Follower {
         Follower::in_directory(plane, directory)
     }
 
-    /// Boots from the directory first, as the server does.
     fn in_directory(plane: &ScriptedControlPlane, directory: TempDir) -> Follower {
+        Follower::trusting(plane, directory, None)
+    }
+
+    /// Boots from the directory first, as the server does.
+    fn trusting(plane: &ScriptedControlPlane, directory: TempDir, ca_pem: Option<String>) -> Follower {
         let live = Live::new(Snapshot::empty());
         let metrics = Arc::new(Metrics::new("test").unwrap());
         let disk = Arc::new(DiskSnapshot::at(directory.path().join("snapshot")));
         boot(&live, &disk, &metrics);
         let identity = Identity::read_or_make(directory.path(), "gw-1").unwrap();
         let settings = FeedSettings {
-            control_planes: vec![ControlPlane::parse(&plane.address()).unwrap()],
+            control_planes: vec![ControlPlane::parse(plane.address()).unwrap()],
             token: Some(Secret::new("feed-token")),
-            ca_pem: None,
+            ca_pem: ca_pem.map(String::into_bytes),
             identity: identity.clone(),
         };
         let (stop, stopped) = watch::channel(false);
@@ -138,7 +143,7 @@ async fn after_a_broken_connection_it_comes_back_with_what_it_has_and_goes_on_fr
     assert_eq!(call.have(), Some(token(1, 10)));
     call.play([delta(epoch(1), 10, 14, vec![fleet(9)])]).await;
     follower.serves(token(1, 14)).await;
-    assert_eq!(follower.metrics.feed_connects_total.get(), 2);
+    assert_eq!(follower.metrics.config.feed_connects_total.get(), 2);
 }
 
 #[tokio::test]
@@ -185,6 +190,7 @@ async fn a_new_epoch_replaces_everything_even_with_a_smaller_revision() {
     call.play(full(token(2, 4), vec![vec![fleet(6)]])).await;
     follower.serves(token(2, 4)).await;
     assert_eq!(follower.live.load().fleet_max, 6);
+    eventually("the newest is of the new epoch", || follower.metrics.status.newest_revision() == 4).await;
 }
 
 #[tokio::test]
@@ -219,7 +225,7 @@ async fn a_disk_that_takes_nothing_is_counted_and_serving_goes_on() {
     let mut call = plane.next_call().await;
     call.play(full(token(1, 10), vec![vec![fleet(3)]])).await;
     follower.serves(token(1, 10)).await;
-    eventually("the failure is counted", || follower.metrics.snapshot_save_failures_total.get() >= 1).await;
+    eventually("the failure is counted", || follower.metrics.config.save_failures_total.get() >= 1).await;
     call.play([delta(epoch(1), 10, 11, vec![fleet(4)])]).await;
     follower.serves(token(1, 11)).await;
 }

@@ -277,3 +277,8 @@ fn threads_that_hammer_one_bucket_get_its_burst_and_its_rate_to_the_token() {
     assert!(admitted >= 500);
     assert!(admitted <= 500 + time_us / 1_000, "{admitted} admitted in {time_us} µs");
 }
+
+#[test]
+fn a_slot_stays_small_because_there_is_one_for_every_active_subscription() {
+    assert!(size_of::<super::slot::Slot>() <= 128, "{} bytes", size_of::<super::slot::Slot>());
+}

@@ -15,14 +15,14 @@ pub(super) struct Closed<L, M> {
 impl<L: Label> Closed<L, IntCounter> {
     /// `family` has one label.
     pub(super) fn counters(family: &IntCounterVec) -> Closed<L, IntCounter> {
-        Closed::of(|label| family.with_label_values(&[label.as_str()]))
+        Closed::of(|label: L| family.with_label_values(&[label.as_str()]))
     }
 }
 
 impl<L: Label> Closed<L, Histogram> {
     /// `family` has one label.
     pub(super) fn histograms(family: &HistogramVec) -> Closed<L, Histogram> {
-        Closed::of(|label| family.with_label_values(&[label.as_str()]))
+        Closed::of(|label: L| family.with_label_values(&[label.as_str()]))
     }
 }
 

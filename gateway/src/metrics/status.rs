@@ -1,7 +1,7 @@
 //! How the parts of this gateway are: what the health pages show and what readiness is judged by. Decides nothing.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snapshot::token::Token;
 
@@ -42,32 +42,40 @@ pub struct Status {
     served: Mutex<Option<Served>>,
     /// Unix ms at which the served snapshot was last known to be the newest; 0: never.
     confirmed_at_ms: AtomicI64,
-    newest_revision: AtomicU64,
+    /// The newest that was heard of.
+    newest: Mutex<Option<Token>>,
     feed: AtomicU8,
     redis: AtomicU8,
     draining: AtomicBool,
 }
 
 impl Status {
+    /// From now on `served` decides; it was known to be the newest at that time.
     pub fn set_served(&self, served: Served, confirmed_at_ms: i64) {
-        *self.served.lock().unwrap_or_else(PoisonError::into_inner) = Some(served);
+        *lock(&self.served) = Some(served);
         self.confirmed_at_ms.store(confirmed_at_ms, Ordering::Relaxed);
+        let mut newest = lock(&self.newest);
+        let is_known = newest.is_some_and(|it| it.epoch == served.token.epoch && it.revision >= served.token.revision);
+        if !is_known {
+            *newest = Some(served.token);
+        }
     }
 
     pub fn served(&self) -> Option<Served> {
-        *self.served.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.served)
     }
 
     /// The control plane says that `newest` is all there is.
     pub fn set_newest(&self, newest: Token, now_ms: i64) {
-        self.newest_revision.store(newest.revision, Ordering::Relaxed);
+        *lock(&self.newest) = Some(newest);
         if self.served().is_some_and(|served| served.token == newest) {
             self.confirmed_at_ms.store(now_ms, Ordering::Relaxed);
         }
     }
 
+    /// 0: none was heard of.
     pub fn newest_revision(&self) -> u64 {
-        self.newest_revision.load(Ordering::Relaxed)
+        lock(&self.newest).map_or(0, |newest| newest.revision)
     }
 
     /// Seconds since the served snapshot was last known to be the newest. None: nothing is served.
@@ -106,6 +114,11 @@ impl Status {
     pub fn is_ready(&self) -> bool {
         self.served().is_some() && !self.is_draining()
     }
+}
+
+/// Every holder writes one whole value.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn code(state: PartState) -> u8 {

@@ -25,7 +25,7 @@ fn a_finished_request_is_counted_with_closed_labels_only() {
         request_bytes: 3,
         response_bytes: 5,
     });
-    metrics.usage_dropped(DropReason::QueueFull, 7);
+    metrics.usage.dropped(DropReason::QueueFull, 7);
     let text = text(&metrics);
     assert!(
         text.contains(r#"gateway_http_requests_total{code="429",method="other",verdict="rate_limited"} 1"#),
@@ -61,4 +61,30 @@ fn the_age_is_counted_from_the_last_time_the_snapshot_was_the_newest() {
     assert_eq!(metrics.status.snapshot_age_s(25_000), Some(5));
     metrics.status.set_newest(token(3), 30_000);
     assert_eq!(metrics.status.snapshot_age_s(35_000), Some(15));
+}
+
+#[test]
+fn names_have_the_prefix_counters_end_in_total_and_every_family_has_help() {
+    let text = text(&Metrics::new("1").unwrap());
+    let types: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(types.len() > 20, "closed labels are there from the start: {text}");
+    for line in types {
+        let (name, kind) = line.split_once(' ').unwrap();
+        assert!(name.starts_with("gateway_"), "{name}");
+        assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+        assert!(text.contains(&format!("# HELP {name} ")), "{name}");
+    }
+}
+
+#[test]
+fn every_value_of_a_closed_label_is_shown_at_zero_before_it_happens() {
+    let text = text(&Metrics::new("1").unwrap());
+    for series in [
+        r#"gateway_rate_limit_decisions_total{result="refused",window="month"} 0"#,
+        r#"gateway_usage_events_dropped_total{reason="not_configured"} 0"#,
+        r#"gateway_config_apply_failures_total{reason="out_of_order"} 0"#,
+        r#"gateway_http_request_duration_seconds_count{code_class="5xx"} 0"#,
+    ] {
+        assert!(text.contains(series), "{series}");
+    }
 }

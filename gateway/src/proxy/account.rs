@@ -1,6 +1,9 @@
 //! Closes a request's account: one usage event where a subscription is known, the metrics, and the access log. The only place
 //! that says what a request's end means; it never waits, and never writes a key or a query.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +22,8 @@ use crate::usage::UsageRecorder;
 
 /// What a client that left is written down as; no such status is ever sent.
 const CLIENT_GONE: u16 = 499;
+/// The answer that makes a tunnel.
+const SWITCHED: u16 = 101;
 /// The label of a request that the upstream answered.
 const PROXIED: &str = "proxied";
 const GONE: &str = "client_gone";
@@ -92,7 +97,8 @@ impl Book {
 
     /// A tunnel is counted at its beginning: its end may be days away.
     pub(super) fn record_tunnel(&self, ctx: &mut Context) {
-        let outcome = Outcome { status: 101, label: PROXIED, verdict: Verdict::Proxied, failed_by: FailedBy::Nobody };
+        let outcome =
+            Outcome { status: SWITCHED, label: PROXIED, verdict: Verdict::Proxied, failed_by: FailedBy::Nobody };
         self.record(ctx, &outcome, Now::read());
     }
 
@@ -140,6 +146,8 @@ fn outcome(ctx: &Context, ending: Ending) -> Outcome {
     };
     let answered = |verdict, failed_by| Outcome { status: ctx.status, label: PROXIED, verdict, failed_by };
     match ending {
+        // However a tunnel ends, it was one.
+        _ if ctx.status == SWITCHED => answered(Verdict::Proxied, FailedBy::Nobody),
         Ending::ClientGone => gone,
         Ending::Cut(Cut::BodyTooSlow) => own(&Rejection::RequestTimeout),
         Ending::Cut(Cut::TotalTime) => own(&Rejection::UpstreamTimeout),

@@ -81,7 +81,8 @@ impl Gateway {
         // An interim answer ("continue") is not the answer yet.
         let is_answered = session.response_written().is_some_and(|head| !head.status.is_informational());
         if is_answered {
-            ctx.rejection = Some(rejection);
+            // Too late for words: how it ended is seen from the error.
+            ctx.rejection = None;
         } else if let Err(write_error) = self.refuse(session, ctx, &rejection).await {
             tracing::debug!(request_id = %ctx.request_id, %write_error, "the client left before it was answered");
         }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use pingora_proxy::Session;
 
 use super::Gateway;
@@ -30,9 +30,6 @@ impl Gateway {
         session.set_read_timeout(Some(self.client.read_timeout));
         session.set_write_timeout(Some(self.client.write_timeout));
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        if self.client.send_rate_bytes_min > 0 {
-            session.set_min_send_rate(Some(self.client.send_rate_bytes_min));
-        }
         // The framework forgets its own limit after the first request.
         if session.get_keepalive().is_some() {
             session.set_keepalive(Some(self.client.keepalive_timeout.as_secs().max(1)));
@@ -42,7 +39,7 @@ impl Gateway {
     pub(super) fn judge(&self, session: &mut Session, ctx: &mut Context) -> Verdict {
         ctx.method = session.req_header().method.clone();
         ctx.is_http2 = session.is_http2();
-        ctx.is_upgrade = session.is_upgrade_req();
+        ctx.is_upgrade = is_tunnel_request(session);
         let decision = match read_head(session) {
             Ok(head) => decide(&head, &ctx.snapshot, &self.limiter, ctx.began, &self.rules),
             Err(rejection) => Err(rejection.into()),
@@ -69,9 +66,7 @@ impl Gateway {
             self.metrics.limit_decision(LimitWindow::Month, LimitResult::Admitted);
         }
         let total_ms = admitted.known.endpoint.timeouts.total_ms;
-        if total_ms > 0 {
-            ctx.lifeline.set_total(ctx.began, Duration::from_millis(u64::from(total_ms)));
-        }
+        ctx.lifeline.set_total(ctx.began, Duration::from_millis(u64::from(total_ms)));
         if ctx.is_upgrade {
             // Its upstream's read time-out is the tunnel's; the handshake has this bound instead.
             ctx.lifeline.set_total(ctx.began, self.upstreams.handshake_timeout(&admitted.known.endpoint));
@@ -119,6 +114,12 @@ fn read_head(session: &Session) -> Result<RequestHead<'_>, Rejection> {
     }
     let authority = header.uri.authority().map(http::uri::Authority::as_str);
     RequestHead::read(&header.method, header.version, header.raw_path(), authority, &header.headers, peer(session))
+}
+
+/// A WebSocket handshake; other upgrades are not passed on, so theirs are ordinary requests.
+fn is_tunnel_request(session: &Session) -> bool {
+    let is_websocket = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"websocket");
+    session.is_upgrade_req() && session.get_header(UPGRADE).is_some_and(is_websocket)
 }
 
 /// The other end of the connection.

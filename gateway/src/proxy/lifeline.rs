@@ -16,6 +16,8 @@ use crate::live::Live;
 
 /// How often a request that lasts is looked at. Shorter than the five seconds within which a revoked stream must end.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a connection that waits for a request is looked at: there may be tens of thousands of them.
+const IDLE_TICK: Duration = Duration::from_secs(2);
 /// A body's rate is judged over this time, in microseconds.
 const BODY_WINDOW_US: u64 = 30_000_000;
 /// The answer "timed out" goes first; the cut comes only where no answer can be given any more. In microseconds.
@@ -103,13 +105,10 @@ impl Lifeline {
         }
     }
 
-    pub(crate) fn set_total(&self, now: Now, total: Duration) {
-        self.total_deadline_us.store(now.after(total).mono_us, Ordering::Relaxed);
-    }
-
-    /// The answer is a tunnel: its length is nobody's business, only its silence is.
-    pub(crate) fn forget_total(&self) {
-        self.total_deadline_us.store(0, Ordering::Relaxed);
+    /// Zero means without end, for streams and tunnels: only their silence is judged.
+    pub(crate) fn set_total(&self, began: Now, total: Duration) {
+        let deadline_us = if total.is_zero() { 0 } else { began.after(total).mono_us };
+        self.total_deadline_us.store(deadline_us, Ordering::Relaxed);
     }
 
     /// From now on the answer lasts as long as its key and subscription hold.
@@ -176,7 +175,8 @@ pub(crate) async fn watch<T>(
     let header_by_us = began_us.saturating_add(micros(rules.header_timeout.saturating_add(idle)));
     let mut body = BodyWindow::default();
     loop {
-        let tick = pingora::time::sleep(TICK.min(rules.header_timeout));
+        let tick = if lifeline.header_seen.load(Ordering::Relaxed) { TICK } else { IDLE_TICK };
+        let tick = pingora::time::sleep(tick.min(rules.header_timeout));
         tokio::select! {
             biased;
             served = &mut serve => return Some(served),

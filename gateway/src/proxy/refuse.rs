@@ -1,11 +1,14 @@
 //! Writes the answers that the gateway itself gives: rejections and preflights. The words and the body are the rejection's;
 //! here they meet the headers that every answer has.
 
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, VARY};
+use http::header::{CONTENT_LENGTH, DATE, VARY};
 use http::{HeaderName, Method};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
+use pingora_core::protocols::http::date::get_cached_date;
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -40,6 +43,9 @@ impl Gateway {
         head.insert_header(X_REQUEST_ID, id)?;
         head.insert_header(CONTENT_LENGTH, body.len())?;
         head.insert_header(http::header::VIA, VIA_VALUE)?;
+        if is_malformed(rejection) {
+            session.set_keepalive(None);
+        }
         self.write(session, ctx, head, body).await
     }
 
@@ -52,10 +58,17 @@ impl Gateway {
         self.write(session, ctx, head, Bytes::new()).await
     }
 
-    async fn write(&self, session: &mut Session, ctx: &mut Context, head: ResponseHeader, body: Bytes) -> Result<()> {
-        if session.is_process_shutting_down() {
+    async fn write(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        mut head: ResponseHeader,
+        body: Bytes,
+    ) -> Result<()> {
+        if self.is_leaving.load(Ordering::Relaxed) {
             session.set_keepalive(None);
         }
+        head.insert_header(DATE, get_cached_date())?;
         ctx.status = head.status.as_u16();
         let is_bodiless = ctx.method == Method::HEAD || body.is_empty();
         session.write_response_header(Box::new(head), is_bodiless).await?;
@@ -65,6 +78,11 @@ impl Gateway {
         }
         Ok(())
     }
+}
+
+/// Whoever frames or spells one request wrongly is not asked for another one on the same connection.
+fn is_malformed(rejection: &Rejection) -> bool {
+    matches!(rejection.status(), 400 | 408 | 413 | 414 | 431 | 501)
 }
 
 /// `Vary` is added to what is there, everything else replaces it.

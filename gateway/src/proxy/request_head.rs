@@ -32,7 +32,7 @@ const FORWARDED_BYTES_MAX: usize = 2_048;
 const LEFT_MIN: Duration = Duration::from_millis(1);
 
 impl Gateway {
-    pub(super) fn choose_peer(&self, session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    pub(super) fn choose_peer(&self, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         let Some(admitted) = &ctx.admitted else {
             return Error::e_explain(ErrorType::InternalError, "a request that was not admitted has no upstream");
         };
@@ -56,7 +56,7 @@ impl Gateway {
         let left = Duration::from_micros((total_ms * 1_000).saturating_sub(spent_us)).max(LEFT_MIN);
         let left = (total_ms > 0 && !ctx.is_upgrade).then_some(left);
         let mut peer = self.upstreams.plan(organization, &known.endpoint).peer(address, ctx.is_upgrade, left);
-        if session.is_upgrade_req() {
+        if ctx.is_upgrade {
             peer.options.read_timeout = Some(self.client.tunnel_idle_timeout);
         }
         Ok(Box::new(peer))

@@ -2,6 +2,8 @@
 //! tunnels that nobody asked for and lengths that two readers could take differently.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use http::header::{ALT_SVC, CONTENT_LENGTH, VIA};
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -38,13 +40,8 @@ const STRIPPED: [HeaderName; 12] = [
 
 impl Gateway {
     /// Before anything is passed on. Errors lead to 502, and the connection to the upstream is dropped.
-    pub(super) fn check_response_head(
-        &self,
-        session: &Session,
-        head: &ResponseHeader,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        let fault = if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.is_upgrade_req() {
+    pub(super) fn check_response_head(&self, head: &ResponseHeader, ctx: &mut Context) -> Result<()> {
+        let fault = if head.status == StatusCode::SWITCHING_PROTOCOLS && !ctx.is_upgrade {
             "the upstream switches protocols though nobody asked"
         } else if !has_plain_length(head) {
             "the upstream's Content-Length is not one plain number"
@@ -69,7 +66,10 @@ impl Gateway {
         self.answer_began(ctx, head);
         if is_tunnel {
             self.tunnel_began(session, ctx);
-        } else if session.is_process_shutting_down() {
+        } else if ctx.is_upgrade {
+            self.tunnel_refused(ctx);
+        }
+        if !is_tunnel && self.is_leaving.load(Ordering::Relaxed) {
             session.set_keepalive(None);
         }
         for name in &STRIPPED {
@@ -109,9 +109,35 @@ impl Gateway {
     fn tunnel_began(&self, session: &mut Session, ctx: &mut Context) {
         session.set_read_timeout(Some(self.client.tunnel_idle_timeout));
         session.set_write_timeout(Some(self.client.write_timeout));
-        ctx.lifeline.forget_total();
+        ctx.lifeline.set_total(ctx.began, Duration::ZERO);
         let book = self.book.clone();
         book.record_tunnel(ctx);
+    }
+}
+
+impl Gateway {
+    /// An ordinary answer to a handshake has the ordinary time.
+    fn tunnel_refused(&self, ctx: &Context) {
+        let total_ms = ctx.admitted.as_ref().map_or(0, |admitted| admitted.known.endpoint.timeouts.total_ms);
+        ctx.lifeline.set_total(ctx.began, Duration::from_millis(u64::from(total_ms)));
+    }
+
+    /// Counts what goes to the client, and gives a large piece the time that the slowest reader we serve needs for it. (The
+    /// framework's own least rate would give a small piece one second, and cut a client that pauses.)
+    pub(super) fn pass_response_body(
+        &self,
+        session: &mut Session,
+        body: Option<&bytes::Bytes>,
+        is_end: bool,
+        ctx: &mut Context,
+    ) {
+        let bytes = body.map_or(0, bytes::Bytes::len);
+        ctx.response_came(bytes, is_end);
+        let Some(seconds) = bytes.checked_div(self.client.send_rate_bytes_min) else { return };
+        let needed = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
+        if session.get_write_timeout().is_some_and(|timeout| timeout < needed) {
+            session.set_write_timeout(Some(needed));
+        }
     }
 }
 

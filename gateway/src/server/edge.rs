@@ -14,6 +14,7 @@ use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::guard::ConnectionGuard;
+use super::stop::QUIET;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::metrics::labels::ConnectionRefusal;
@@ -47,7 +48,10 @@ impl ServerApp for Edge {
         None
     }
 
+    /// The listeners are closed. Idle connections are closed next, but not before those that were just accepted had the time
+    /// to send what they came for.
     async fn cleanup(&self) {
+        tokio::time::sleep(QUIET).await;
         self.proxy.http_cleanup().await;
     }
 }

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 
 /// Nobody else may read digests of keys, or take the listeners over.
 const MODE: u32 = 0o700;
@@ -41,6 +43,19 @@ pub(super) fn upgrade_socket(data_dir: &Path) -> anyhow::Result<String> {
 pub(super) fn check_addresses(addresses: &[SocketAddr]) -> anyhow::Result<()> {
     for address in addresses {
         TcpListener::bind(address).with_context(|| format!("{address} cannot be listened on"))?;
+    }
+    Ok(())
+}
+
+/// Says it if the file of authorities cannot be used; the framework would panic.
+pub(super) fn check_authorities(file: &Path) -> anyhow::Result<()> {
+    let shown = || format!("upstream.ca_file: {}", file.display());
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).with_context(shown)? {
+        roots.add(certificate.with_context(shown)?).with_context(shown)?;
+    }
+    if roots.is_empty() {
+        bail!("{} holds no certificate", shown());
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! flight and usage is handed over. It refuses to wait for its own sake.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,9 @@ use crate::settings::Stop;
 
 /// How often the requests in flight are counted while the process waits to leave.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// Nothing must be in flight for this long: a request may be between its last byte and its account.
-const QUIET: Duration = Duration::from_millis(100);
+/// Nothing must be in flight for this long: a connection that was just accepted has sent nothing yet, and a request may be
+/// between its last byte and its account.
+pub(super) const QUIET: Duration = Duration::from_millis(300);
 /// How long usage may take to leave, at most; its own flush is shorter.
 pub(super) const FLUSH_MAX: Duration = Duration::from_secs(6);
 
@@ -24,6 +26,7 @@ pub(super) const FLUSH_MAX: Duration = Duration::from_secs(6);
 pub(super) struct StopSignals {
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: Stop,
+    pub(super) is_leaving: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -38,8 +41,13 @@ impl ShutdownSignalWatch for StopSignals {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
-            _ = quit.recv() => return ShutdownSignal::GracefulUpgrade,
+            _ = quit.recv() => {
+                tracing::info!("handing the listeners over, then stopping");
+                self.is_leaving.store(true, Ordering::Relaxed);
+                return ShutdownSignal::GracefulUpgrade;
+            }
         }
+        self.is_leaving.store(true, Ordering::Relaxed);
         tracing::info!("stopping: no new connections, requests in flight are finished");
         self.metrics.status.set_draining();
         tokio::spawn(leave_on_second_signal(terminate, interrupt));

@@ -47,19 +47,24 @@ impl Certificate {
                 () = async { drop(stop.wait_for(|stop| *stop).await) } => return,
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
             }
-            let now = stamps(&https);
-            if now == seen {
-                continue;
+            self.look_again(&https, &mut seen);
+        }
+    }
+
+    /// Takes a changed pair into use, if it is good.
+    fn look_again(&self, https: &Https, seen: &mut Stamps) {
+        let now = stamps(https);
+        if now == *seen {
+            return;
+        }
+        match load(https) {
+            Ok(key) => {
+                self.current.store(Arc::new(key));
+                *seen = now;
+                tracing::info!("a new certificate is in use");
             }
-            match load(&https) {
-                Ok(key) => {
-                    self.current.store(Arc::new(key));
-                    seen = now;
-                    tracing::info!("a new certificate is in use");
-                }
-                // One of two files may be written already: look again at the next round.
-                Err(fault) => tracing::error!(%fault, "the changed certificate is not taken; the old one stays in use"),
-            }
+            // One of the two files may be new already and the other not yet: the next round looks again.
+            Err(fault) => tracing::error!(%fault, "the changed certificate is not taken; the old one stays in use"),
         }
     }
 }
@@ -100,6 +105,68 @@ fn load(https: &Https) -> Result<CertifiedKey, CertificateFault> {
     CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider()).map_err(CertificateFault::Pair)
 }
 
-fn stamps(https: &Https) -> [Option<SystemTime>; 2] {
+/// When the two files were last written.
+type Stamps = [Option<SystemTime>; 2];
+
+fn stamps(https: &Https) -> Stamps {
     [&https.certificate_file, &https.key_file].map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes a new pair; the files' times are told apart even where the disk's clock is coarse.
+    fn write_pair(https: &Https, age_s: u64) {
+        let pair = rcgen::generate_simple_self_signed(vec!["gw.test".to_owned()]).unwrap();
+        for (path, text) in
+            [(&https.certificate_file, pair.cert.pem()), (&https.key_file, pair.signing_key.serialize_pem())]
+        {
+            std::fs::write(path, text).unwrap();
+            let time = SystemTime::now() - Duration::from_secs(age_s);
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(time).unwrap();
+        }
+    }
+
+    fn https(directory: &Path) -> Https {
+        Https {
+            address: "127.0.0.1:0".parse().unwrap(),
+            certificate_file: directory.join("cert.pem"),
+            key_file: directory.join("key.pem"),
+        }
+    }
+
+    fn leaf(certificate: &Certificate) -> CertificateDer<'static> {
+        certificate.current.load().cert[0].clone()
+    }
+
+    #[test]
+    fn a_changed_pair_is_taken_and_one_that_does_not_fit_together_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let https = https(directory.path());
+        write_pair(&https, 100);
+        let certificate = Certificate::read(&https).unwrap();
+        let (first, mut seen) = (leaf(&certificate), stamps(&https));
+
+        let old_key = std::fs::read(&https.key_file).unwrap();
+        write_pair(&https, 50);
+        let new_key = std::fs::read(&https.key_file).unwrap();
+        std::fs::write(&https.key_file, old_key).unwrap();
+        certificate.look_again(&https, &mut seen);
+        assert_eq!(leaf(&certificate), first, "a half-written change must wait");
+
+        std::fs::write(&https.key_file, new_key).unwrap();
+        certificate.look_again(&https, &mut seen);
+        assert_ne!(leaf(&certificate), first);
+    }
+
+    #[test]
+    fn what_is_no_pair_is_refused_with_its_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let https = https(directory.path());
+        assert!(Certificate::read(&https).unwrap_err().to_string().contains("cert.pem"));
+        write_pair(&https, 0);
+        std::fs::write(&https.key_file, "no key").unwrap();
+        assert!(Certificate::read(&https).unwrap_err().to_string().contains("key.pem"));
+    }
 }

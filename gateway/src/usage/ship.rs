@@ -57,7 +57,7 @@ impl Shipper {
         let lost = unsent.events().saturating_add(in_hand);
         if lost > 0 {
             warn!(events = lost, "stopped before Redis took the last usage events");
-            metrics.usage_dropped(DropReason::Stopped, lost);
+            metrics.usage.dropped(DropReason::Stopped, lost);
         }
     }
 }
@@ -82,7 +82,7 @@ async fn count_as_dropped(mut events: mpsc::Receiver<UsageEvent>, metrics: &Metr
         tokio::select! {
             () = told(&mut stop) => return,
             event = events.recv() => match event {
-                Some(_) => metrics.usage_dropped(DropReason::NotConfigured, 1),
+                Some(_) => metrics.usage.dropped(DropReason::NotConfigured, 1),
                 None => return,
             },
         }
@@ -100,7 +100,7 @@ async fn collect(
 ) {
     let mut stopping = *stop.borrow();
     loop {
-        metrics.usage_queue_depth.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
+        metrics.usage.queue_depth.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
         if stopping {
             // Ends the queue: what is in it comes out, nothing more goes in.
             events.close();
@@ -118,9 +118,9 @@ async fn collect(
         unsent.room().await;
         // There is room: this is the only task that puts anything in.
         if let Err(refused) = unsent.push(sealer.seal(std::mem::take(batch))) {
-            metrics.usage_dropped(DropReason::QueueFull, refused.events);
+            metrics.usage.dropped(DropReason::QueueFull, refused.events);
         }
-        metrics.usage_unsent_batches.set(i64::try_from(unsent.len()).unwrap_or(i64::MAX));
+        metrics.usage.unsent_batches.set(i64::try_from(unsent.len()).unwrap_or(i64::MAX));
     }
     unsent.close();
 }
@@ -154,7 +154,7 @@ impl Sender<'_> {
                 Ok(length) => {
                     if !full {
                         self.unsent.confirm(batch.sequence);
-                        self.metrics.usage_batches_sent_total.inc();
+                        self.metrics.usage.batches_sent_total.inc();
                     }
                     self.is_up(length);
                     backoff.reset();
@@ -172,8 +172,8 @@ impl Sender<'_> {
     }
 
     fn is_up(&self, length: u64) {
-        self.metrics.usage_stream_length.set(i64::try_from(length).unwrap_or(i64::MAX));
-        self.metrics.usage_unsent_batches.set(i64::try_from(self.unsent.len()).unwrap_or(i64::MAX));
+        self.metrics.usage.stream_length.set(i64::try_from(length).unwrap_or(i64::MAX));
+        self.metrics.usage.unsent_batches.set(i64::try_from(self.unsent.len()).unwrap_or(i64::MAX));
         if self.metrics.status.redis() != PartState::Up {
             info!("usage is being sent to Redis");
             self.metrics.status.set_redis(PartState::Up);
@@ -182,7 +182,7 @@ impl Sender<'_> {
 
     /// Logged when the state changes, not at every attempt.
     fn is_down(&self, error: &redis::RedisError) {
-        self.metrics.usage_send_failures_total.inc();
+        self.metrics.usage.send_failures_total.inc();
         if self.metrics.status.redis() != PartState::Down {
             warn!(kind = ?error.kind(), "Redis does not take usage; batches are kept");
             self.metrics.status.set_redis(PartState::Down);

@@ -109,7 +109,7 @@ async fn events_arrive_in_batches_with_dense_numbers_and_one_epoch() {
     assert_eq!(first.node_id, node.id.as_bytes());
     assert!(batches.values().all(|batch| batch.epoch == first.epoch && batch.events.len() <= BATCH_EVENTS_MAX));
     assert_eq!(node.metrics.status.redis(), PartState::Up);
-    assert_eq!(node.metrics.usage_unsent_batches.get(), 0);
+    assert_eq!(node.metrics.usage.unsent_batches.get(), 0);
 }
 
 #[tokio::test]
@@ -133,8 +133,8 @@ async fn what_is_recorded_while_redis_is_killed_arrives_after_it_is_back_without
     redis.start_again().await;
     node.everything_has_arrived(&redis).await;
     let metrics = node.stop().await;
-    assert_eq!(metrics.usage_dropped_so_far(DropReason::QueueFull), 0);
-    assert_eq!(metrics.usage_dropped_so_far(DropReason::Stopped), 0);
+    assert_eq!(metrics.usage.dropped_so_far(DropReason::QueueFull), 0);
+    assert_eq!(metrics.usage.dropped_so_far(DropReason::Stopped), 0);
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_batch_whose_answer_was_lost_is_sent_again_under_its_own_number() {
     // Frozen, Redis takes the bytes but does not answer; the node gives up waiting and connects again.
     redis.freeze();
     node.record(10);
-    let failures = || async { (node.metrics.usage_send_failures_total.get() >= 1).then_some(()) };
+    let failures = || async { (node.metrics.usage.send_failures_total.get() >= 1).then_some(()) };
     eventually("a send times out", failures).await;
     redis.thaw();
     node.everything_has_arrived(&redis).await;
@@ -164,7 +164,7 @@ async fn a_full_stream_holds_batches_back_until_it_is_consumed() {
     let mut node = Node::start(Some(redis.url()), 2);
     node.record(10_000);
     eventually("the cap is reached", || async { (redis.length(STREAM).await? == 2).then_some(()) }).await;
-    eventually("batches are held", || async { (node.metrics.usage_unsent_batches.get() >= 8).then_some(()) }).await;
+    eventually("batches are held", || async { (node.metrics.usage.unsent_batches.get() >= 8).then_some(()) }).await;
     assert_eq!(redis.length(STREAM).await, Some(2));
     let mut counted = 0;
     while counted < 10_000 {
@@ -184,14 +184,14 @@ async fn stopping_hands_over_what_is_left() {
     let batches = by_sequence(&redis.entries(STREAM).await.unwrap());
     assert_eq!(batches.values().map(|batch| batch.events.len()).sum::<usize>(), 3_210);
     recorder.record(UsageEvent::default());
-    assert_eq!(metrics.usage_dropped_so_far(DropReason::Stopped), 1, "what comes later is counted");
+    assert_eq!(metrics.usage.dropped_so_far(DropReason::Stopped), 1, "what comes later is counted");
 }
 
 #[tokio::test]
 async fn without_a_redis_url_every_event_is_counted_as_dropped() {
     let mut node = Node::start(None, 1_000);
     node.record(25);
-    let dropped = || async { (node.metrics.usage_dropped_so_far(DropReason::NotConfigured) == 25).then_some(()) };
+    let dropped = || async { (node.metrics.usage.dropped_so_far(DropReason::NotConfigured) == 25).then_some(()) };
     eventually("all are counted", dropped).await;
     node.stop().await;
 }
@@ -205,7 +205,7 @@ async fn a_queue_that_nobody_empties_drops_and_counts_and_never_blocks() {
     for _ in 0..QUEUE_EVENTS_MAX + 5 {
         recorder.record(UsageEvent::default());
     }
-    assert_eq!(metrics.usage_dropped_so_far(DropReason::QueueFull), 5);
+    assert_eq!(metrics.usage.dropped_so_far(DropReason::QueueFull), 5);
     assert_eq!(recorder.queued(), QUEUE_EVENTS_MAX);
 }
 

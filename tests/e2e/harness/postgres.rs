@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use servers::{Durability, PrivatePostgres};
 use uuid::Uuid;
 
+use super::wait::eventually;
+
 struct Shared {
     admin_url: String,
     urls: Box<dyn Fn(&str) -> String + Send + Sync>,
@@ -17,21 +19,23 @@ static SHARED: OnceLock<Shared> = OnceLock::new();
 pub async fn fresh_database() -> String {
     let shared = tokio::task::spawn_blocking(|| SHARED.get_or_init(start)).await.unwrap();
     let name = format!("t{}", Uuid::now_v7().simple());
-    execute(&shared.admin_url, &format!("CREATE DATABASE {name} TEMPLATE template_apihub")).await;
+    let clone = format!("CREATE DATABASE {name} TEMPLATE template_apihub");
+    eventually("the template is free to be cloned", || async { try_execute(&shared.admin_url, &clone).await.ok() }).await;
     (shared.urls)(&name)
 }
 
-pub async fn execute(url: &str, sql: &str) {
+async fn try_execute(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
-    client.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    let result = client.batch_execute(sql).await;
     drop(client);
     let _ = connection.await;
+    result
 }
 
 /// Makes and migrates a database in a cluster of the test's own.
 pub async fn migrate_new(postgres: &PrivatePostgres, name: &str) -> String {
-    execute(&postgres.url("postgres"), &format!("CREATE DATABASE {name}")).await;
+    try_execute(&postgres.url("postgres"), &format!("CREATE DATABASE {name}")).await.unwrap();
     let url = postgres.url(name);
     control_plane::migrate::run(&url).await.unwrap();
     url
@@ -47,6 +51,8 @@ fn start() -> Shared {
         let postgres = PrivatePostgres::start(&dir.join("postgres"), Durability::ThrowAway).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(migrate_new(&postgres, "template_apihub"));
+        // Ends the last connection: a template that somebody uses cannot be cloned.
+        drop(runtime);
         let base = postgres.url("");
         started.send(base).unwrap();
         loop {

@@ -15,7 +15,7 @@ use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use futures::{SinkExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -75,14 +75,22 @@ impl Upstream {
 }
 
 /// What the upstream saw, as JSON; header values by lower-case name.
-async fn echo(State(counts): State<Arc<Counts>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Json<Value> {
+async fn echo(
+    State(counts): State<Arc<Counts>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Json<Value> {
     counts.requests.fetch_add(1, Ordering::Relaxed);
     let headers: BTreeMap<String, String> = headers
         .iter()
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     let target = uri.path_and_query().map(ToString::to_string);
-    Json(json!({ "method": method.as_str(), "target": target, "headers": headers, "body": String::from_utf8_lossy(&body) }))
+    Json(
+        json!({ "method": method.as_str(), "target": target, "headers": headers, "body": String::from_utf8_lossy(&body) }),
+    )
 }
 
 async fn slow(uri: Uri) -> String {
@@ -145,7 +153,8 @@ async fn serve_h2(listener: TcpListener) {
                         let _ = body.flow_control().release_capacity(chunk.len());
                         received.extend_from_slice(&chunk);
                     }
-                    let response = http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
+                    let response =
+                        http::Response::builder().header("content-type", "application/grpc").body(()).unwrap();
                     let mut send = respond.send_response(response, false).unwrap();
                     let _ = send.send_data(Bytes::from(received), false);
                     let mut trailers = http::HeaderMap::new();

@@ -71,6 +71,7 @@ impl Setup {
     }
 
     pub async fn start(self) -> World {
+        choose_tls_provider();
         let dir = tempfile::Builder::new().prefix("apihub-world-").tempdir_in("/tmp").unwrap();
         // Postgres runs as another user and must be able to walk in.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -168,15 +169,20 @@ impl Gateway {
     /// The sum of a metric's samples.
     pub async fn metric(&self, name: &str) -> f64 {
         let text = reqwest::get(format!("{}/metrics", self.admin_url)).await.unwrap().text().await.unwrap();
-        let samples = text.lines().filter(|line| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
-        });
+        let samples = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{')));
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
     pub async fn healthz(&self) -> serde_json::Value {
         reqwest::get(format!("{}/healthz", self.admin_url)).await.unwrap().json().await.unwrap()
     }
+}
+
+/// As the program's `main` does; the clients of the tests ask for it.
+pub fn choose_tls_provider() {
+    let _chosen_before = rustls::crypto::ring::default_provider().install_default();
 }
 
 /// Follows nothing, trusts any certificate of the test's own, never pools across tests.

@@ -20,7 +20,7 @@ pub(super) fn pointer_of(path: &Path) -> String {
 
 /// Adds the field's name where serde says it only in its message.
 pub(super) fn refine(pointer: String, message: &str) -> Fault {
-    let named = |rest: &str| rest.split('`').next().map(|name| escape(name)).unwrap_or_default();
+    let named = |rest: &str| rest.split('`').next().map(escape).unwrap_or_default();
     if let Some(rest) = message.strip_prefix("missing field `") {
         let flaw = Flaw::new("is missing").mend("send it");
         return flaw.at(format!("{pointer}/{}", named(rest)));

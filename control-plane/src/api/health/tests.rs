@@ -1,1 +1,53 @@
-//! Tests of the room beside.
+//! Health, with Postgres there and away.
+
+use axum::http::StatusCode;
+
+use crate::testing::{App, empty_database};
+
+#[tokio::test]
+async fn a_migrated_database_is_ready_and_the_summary_names_the_parts() {
+    let app = App::start().await;
+    let nobody = app.nobody();
+    assert_eq!(nobody.get("/livez").await.expect(StatusCode::OK).json["status"], "alive");
+    let ready = nobody.get("/readyz").await.expect(StatusCode::OK);
+    assert_eq!(ready.json["database"]["schema_version"], crate::migrate::head());
+    assert_eq!(ready.json["usage"]["state"], "off");
+    let summary = nobody.get("/healthz").await.expect(StatusCode::OK);
+    assert_eq!(summary.json["status"], "ready");
+    assert_eq!(summary.json["version"], env!("CARGO_PKG_VERSION"));
+    assert!(summary.json["parts"]["feed"]["revision"].is_number(), "{}", summary.text);
+}
+
+#[tokio::test]
+async fn a_database_without_the_schema_is_unready_and_the_process_alive() {
+    let app = App::start_on(empty_database().await, "").await;
+    app.nobody().get("/livez").await.expect(StatusCode::OK);
+    let unready = app.nobody().get("/readyz").await.expect(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(unready.json["status"], "unready");
+    assert_eq!(app.nobody().get("/healthz").await.expect(StatusCode::OK).json["status"], "unready");
+}
+
+#[tokio::test]
+async fn redis_away_is_degraded_and_still_ready() {
+    let app = App::start_with("[usage]\nplain_redis_url = \"redis://127.0.0.1:1\"\n").await;
+    let ready = app.nobody().get("/readyz").await.expect(StatusCode::OK);
+    assert_eq!(ready.json["usage"]["state"], "degraded");
+    assert_eq!(app.nobody().get("/healthz").await.json["status"], "degraded");
+}
+
+#[tokio::test]
+async fn metrics_are_named_and_carry_no_path_nor_id() {
+    let app = App::start().await;
+    let ann = app.user("ann").await;
+    ann.get(&format!("/v1/organizations/{}", ann.organization_id)).await.expect(StatusCode::OK);
+    ann.get("/secret-path-of-a-stranger").await.expect_problem(404, "not_found");
+    let text = app.nobody().get("/metrics").await.expect(StatusCode::OK).text;
+    assert!(text.contains(
+        "control_plane_http_requests_total{method=\"GET\",route=\"/v1/organizations/{id}\",status=\"200\"} 1"
+    ));
+    assert!(text.contains("control_plane_http_problems_total{code=\"not_found\"} 1"));
+    assert!(text.contains("control_plane_store_duration_seconds"));
+    assert!(!text.contains("secret-path") && !text.contains(&ann.organization_id.to_string()));
+    let named = |line: &str| line.starts_with('#') || line.starts_with("control_plane_");
+    assert!(text.lines().all(named), "{text}");
+}

@@ -8,10 +8,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{ApiKey, ApiKeyWithSecret, Rotation, lock, mint_for, shown_once, still_active};
+use super::{ApiKey, ApiKeyWithSecret, Rotation, lock, lock_open_subscription, mint_for, shown_once, still_active};
 use crate::api::access::{self, Granted, seen};
 use crate::api::auth::Caller;
 use crate::api::extract::{DigestedJson, Path};
+use crate::api::headers::{IdempotencyHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::problem::{ApiError, Code};
 use crate::api::state::AppState;
@@ -26,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(rotate_key))
 }
 
-#[utoipa::path(post, path = "/v1/keys/{id}/rotate", tag = "keys", request_body = Rotation, params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/keys/{id}/rotate", tag = "keys", request_body = Rotation, params(("id" = Uuid, Path), IdempotencyHeader, PreferHeader),
     description = "Shows a new key, this once; the old one works for the overlap. The old one's own predecessor ends at once.",
     responses((status = 201, body = ApiKeyWithSecret), (status = 202, body = ApiKeyWithSecret)))]
 async fn rotate_key(
@@ -74,6 +75,7 @@ async fn rotate(
     if let Some(replayed) = once.replay(tx).await? {
         return Ok(replayed);
     }
+    lock_open_subscription(tx, granted, subscription).await?;
     let old = lock(tx, granted, subscription, id).await?;
     let now = Timestamp::now();
     can_be_replaced(&old, now)?;

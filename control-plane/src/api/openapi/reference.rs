@@ -24,10 +24,10 @@ pub(super) fn style_hash() -> String {
 
 pub(super) fn render(document: &Value) -> String {
     let mut groups: Vec<(String, String)> = Vec::new();
-    for (path, item) in fields(&document["paths"]) {
+    for (path, item) in fields(at(document, &["paths"])) {
         for method in METHODS {
             if let Some(operation) = item.get(method) {
-                let tag = operation["tags"][0].as_str().unwrap_or("other").to_owned();
+                let tag = items(at(operation, &["tags"])).next().and_then(Value::as_str).unwrap_or("other").to_owned();
                 let html = render_operation(document, method, path, operation);
                 match groups.iter_mut().find(|(name, _)| *name == tag) {
                     Some((_, all)) => all.push_str(&html),
@@ -36,11 +36,10 @@ pub(super) fn render(document: &Value) -> String {
             }
         }
     }
-    let title = escape(document["info"]["title"].as_str().unwrap_or("Reference"));
-    let about = escape(document["info"]["description"].as_str().unwrap_or(""));
+    let title = escape(at(document, &["info", "title"]).as_str().unwrap_or("Reference"));
+    let about = escape(at(document, &["info", "description"]).as_str().unwrap_or(""));
     let links: String = groups.iter().map(|(tag, _)| format!("<a href=\"#{0}\">{0}</a>", escape(tag))).collect();
-    let body: String =
-        groups.iter().map(|(tag, html)| format!("<h2 id=\"{0}\">{0}</h2>{html}", escape(tag))).collect();
+    let body: String = groups.iter().map(|(tag, html)| format!("<h2 id=\"{0}\">{0}</h2>{html}", escape(tag))).collect();
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title><style>{STYLE}</style></head>\
@@ -49,10 +48,11 @@ pub(super) fn render(document: &Value) -> String {
 }
 
 fn render_operation(document: &Value, method: &str, path: &str, operation: &Value) -> String {
-    let summary = operation["summary"].as_str().unwrap_or("");
-    let about = operation["description"].as_str().unwrap_or("");
-    let parameters: String = items(&operation["parameters"]).map(|parameter| render_parameter(document, parameter)).collect();
-    let body = &operation["requestBody"]["content"]["application/json"]["schema"];
+    let summary = at(operation, &["summary"]).as_str().unwrap_or("");
+    let about = at(operation, &["description"]).as_str().unwrap_or("");
+    let parameters: String =
+        items(at(operation, &["parameters"])).map(|parameter| render_parameter(document, parameter)).collect();
+    let body = at(operation, &["requestBody", "content", "application/json", "schema"]);
     let fields = render_fields(document, body, UNFOLD_MAX);
     let responses: String = fields_of_responses(operation);
     let table = match parameters.is_empty() && fields.is_empty() {
@@ -69,9 +69,13 @@ fn render_operation(document: &Value, method: &str, path: &str, operation: &Valu
 }
 
 fn render_parameter(document: &Value, parameter: &Value) -> String {
-    let place = parameter["in"].as_str().unwrap_or("");
-    let kind = kind_of(document, &parameter["schema"]);
-    row(parameter["name"].as_str().unwrap_or(""), &format!("{place}, {kind}"), parameter["description"].as_str().unwrap_or(""))
+    let place = at(parameter, &["in"]).as_str().unwrap_or("");
+    let kind = kind_of(document, at(parameter, &["schema"]));
+    row(
+        at(parameter, &["name"]).as_str().unwrap_or(""),
+        &format!("{place}, {kind}"),
+        at(parameter, &["description"]).as_str().unwrap_or(""),
+    )
 }
 
 fn render_fields(document: &Value, schema: &Value, unfold: usize) -> String {
@@ -79,19 +83,23 @@ fn render_fields(document: &Value, schema: &Value, unfold: usize) -> String {
     if unfold == 0 {
         return String::new();
     }
-    let required: Vec<&str> = items(&schema["required"]).filter_map(Value::as_str).collect();
-    fields(&schema["properties"])
+    let required: Vec<&str> = items(at(schema, &["required"])).filter_map(Value::as_str).collect();
+    fields(at(schema, &["properties"]))
         .map(|(name, field)| {
             let need = if required.contains(&name.as_str()) { "body, required, " } else { "body, " };
-            row(name, &format!("{need}{}", kind_of(document, field)), field["description"].as_str().unwrap_or(""))
+            row(
+                name,
+                &format!("{need}{}", kind_of(document, field)),
+                at(field, &["description"]).as_str().unwrap_or(""),
+            )
         })
         .collect()
 }
 
 fn fields_of_responses(operation: &Value) -> String {
-    let all = fields(&operation["responses"]);
+    let all = fields(at(operation, &["responses"]));
     let shown = all.map(|(status, response)| {
-        format!("<code>{}</code> {}", escape(status), escape(response["description"].as_str().unwrap_or("")))
+        format!("<code>{}</code> {}", escape(status), escape(at(response, &["description"]).as_str().unwrap_or("")))
     });
     shown.collect::<Vec<_>>().join(" · ")
 }
@@ -102,14 +110,14 @@ fn row(name: &str, kind: &str, about: &str) -> String {
 
 fn kind_of(document: &Value, schema: &Value) -> String {
     if let Some(name) = schema["$ref"].as_str().and_then(|text| text.rsplit('/').next()) {
-        let choices: Vec<&str> = items(&resolve(document, schema)["enum"]).filter_map(Value::as_str).collect();
+        let choices: Vec<&str> = items(at(resolve(document, schema), &["enum"])).filter_map(Value::as_str).collect();
         return if choices.is_empty() { name.to_owned() } else { choices.join(" | ") };
     }
-    match (&schema["type"], &schema["format"]) {
+    match (at(schema, &["type"]), at(schema, &["format"])) {
         (Value::String(kind), Value::String(format)) => format!("{kind} ({format})"),
         (Value::String(kind), _) => kind.clone(),
         (Value::Array(kinds), _) => kinds.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" | "),
-        _ => items(&schema["oneOf"]).map(|one| kind_of(document, one)).collect::<Vec<_>>().join(" | "),
+        _ => items(at(schema, &["oneOf"])).map(|one| kind_of(document, one)).collect::<Vec<_>>().join(" | "),
     }
 }
 
@@ -118,6 +126,11 @@ fn resolve<'a>(document: &'a Value, schema: &'a Value) -> &'a Value {
         Some(pointer) => document.pointer(pointer).unwrap_or(&Value::Null),
         None => schema,
     }
+}
+
+/// A member deep inside, or null.
+fn at<'a>(value: &'a Value, names: &[&str]) -> &'a Value {
+    names.iter().try_fold(value, |value, name| value.get(name)).unwrap_or(&Value::Null)
 }
 
 fn items(value: &Value) -> impl Iterator<Item = &Value> {

@@ -6,9 +6,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::api::extract::{not_null, nullable};
-use crate::domain::product::{
-    Approval, BODY_BYTES_DEFAULT, Cors, ProductDraft, ProductStatus, Visibility,
-};
+use crate::domain::product::{Approval, BODY_BYTES_DEFAULT, Cors, ProductDraft, ProductStatus, Visibility};
 use crate::store::products::ProductRow;
 
 #[derive(Clone, Debug, Deserialize, ToSchema)]

@@ -49,6 +49,9 @@ pub struct Subscription {
     pub product_id: Uuid,
     pub product_name: String,
     pub product_slug: String,
+    /// Where the gateway serves the product.
+    #[schema(example = "/acme/weather")]
+    pub gateway_path: String,
     pub plan_id: Uuid,
     pub plan_name: String,
     pub plan_version: i32,
@@ -92,6 +95,7 @@ impl From<SubscriptionRow> for Subscription {
     fn from(row: SubscriptionRow) -> Subscription {
         let rate_override = row.override_requests_per_minute.zip(row.override_burst_limit);
         Subscription {
+            gateway_path: format!("/{}/{}", row.publisher_organization_slug, row.product_slug),
             id: row.id,
             product_id: row.product_id,
             product_name: row.product_name,

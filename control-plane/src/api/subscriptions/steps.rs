@@ -13,6 +13,7 @@ use crate::api::access::{self, Granted, Side, seen};
 use crate::api::auth::Caller;
 use crate::api::etag::IfMatch;
 use crate::api::extract::{Json, OptionalJson, Path};
+use crate::api::headers::{IfMatchHeader, PreferHeader};
 use crate::api::problem::{ApiError, Code};
 use crate::api::state::AppState;
 use crate::api::write::{Prefer, Written, finish};
@@ -44,7 +45,7 @@ enum Deed {
     Override(Option<OverrideForm>),
 }
 
-#[utoipa::path(post, path = "/v1/subscriptions/{id}/approve", tag = "subscriptions", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/subscriptions/{id}/approve", tag = "subscriptions", params(("id" = Uuid, Path), PreferHeader),
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]
 async fn approve_subscription(
     State(state): State<AppState>,
@@ -56,7 +57,7 @@ async fn approve_subscription(
     act(&state, granted, id, IfMatch::default(), prefer, Deed::Step(Step::Approve)).await
 }
 
-#[utoipa::path(post, path = "/v1/subscriptions/{id}/reject", tag = "subscriptions", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/subscriptions/{id}/reject", tag = "subscriptions", params(("id" = Uuid, Path), PreferHeader),
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]
 async fn reject_subscription(
     State(state): State<AppState>,
@@ -68,7 +69,7 @@ async fn reject_subscription(
     act(&state, granted, id, IfMatch::default(), prefer, Deed::Step(Step::Reject)).await
 }
 
-#[utoipa::path(post, path = "/v1/subscriptions/{id}/suspend", tag = "subscriptions", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/subscriptions/{id}/suspend", tag = "subscriptions", params(("id" = Uuid, Path), PreferHeader),
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]
 async fn suspend_subscription(
     State(state): State<AppState>,
@@ -80,7 +81,7 @@ async fn suspend_subscription(
     act(&state, granted, id, IfMatch::default(), prefer, Deed::Step(Step::Suspend)).await
 }
 
-#[utoipa::path(post, path = "/v1/subscriptions/{id}/resume", tag = "subscriptions", params(("id" = Uuid, Path)),
+#[utoipa::path(post, path = "/v1/subscriptions/{id}/resume", tag = "subscriptions", params(("id" = Uuid, Path), PreferHeader),
     description = "The publisher ends a suspension; the consumer takes a cancellation back that is still to come.",
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]
 async fn resume_subscription(
@@ -99,7 +100,7 @@ async fn resume_subscription(
 }
 
 #[utoipa::path(post, path = "/v1/subscriptions/{id}/cancel", tag = "subscriptions", request_body = Cancellation,
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), PreferHeader),
     description = "At the end of the period unless it says now. What never began ends at once.",
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]
 async fn cancel_subscription(
@@ -119,7 +120,7 @@ async fn cancel_subscription(
 }
 
 #[utoipa::path(put, path = "/v1/subscriptions/{id}/override", tag = "subscriptions", request_body = OverrideForm,
-    params(("id" = Uuid, Path)),
+    params(("id" = Uuid, Path), IfMatchHeader, PreferHeader),
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]
 async fn set_override(
     State(state): State<AppState>,
@@ -133,7 +134,7 @@ async fn set_override(
     act(&state, granted, id, if_match, prefer, Deed::Override(Some(form))).await
 }
 
-#[utoipa::path(delete, path = "/v1/subscriptions/{id}/override", tag = "subscriptions", params(("id" = Uuid, Path)),
+#[utoipa::path(delete, path = "/v1/subscriptions/{id}/override", tag = "subscriptions", params(("id" = Uuid, Path), IfMatchHeader, PreferHeader),
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]
 async fn remove_override(
     State(state): State<AppState>,

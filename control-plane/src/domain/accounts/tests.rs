@@ -33,7 +33,11 @@ fn a_suffix_fits_even_a_long_slug() {
 fn currencies_and_zones_have_their_forms() {
     assert!(Currency::parse("EUR").is_ok());
     assert!(["", "eur", "EURO", "€€€"].iter().all(|bad| Currency::parse(bad).is_err()));
-    assert!(["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"].iter().all(|zone| TimeZoneName::parse(zone).is_ok()));
+    assert!(
+        ["UTC", "Europe/Berlin", "America/Argentina/Buenos_Aires", "Etc/GMT+5"]
+            .iter()
+            .all(|zone| TimeZoneName::parse(zone).is_ok())
+    );
     assert!(["", "EST5EDT4", "../etc", "Europe/Ber lin", "+02:00"].iter().all(|bad| TimeZoneName::parse(bad).is_err()));
 }
 

@@ -11,16 +11,16 @@ fn at(revision: u64) -> Token {
     Token { epoch: EPOCH, revision }
 }
 
-fn key(id: u128) -> EntityRef {
-    EntityRef { kind: EntityKind::Key, id: Uuid::from_u128(id) }
+fn key(id: u64) -> EntityRef {
+    EntityRef { kind: EntityKind::Key, id: Uuid::from_u128(id.into()) }
 }
 
-fn record(id: u128, meter_id: u64) -> wire::Record {
-    let id = Uuid::from_u128(id).as_bytes().to_vec();
+fn record(id: u64, meter_id: u64) -> wire::Record {
+    let id = Uuid::from_u128(id.into()).as_bytes().to_vec();
     wire::Record { record: Some(wire::record::Record::Key(wire::Key { id, meter_id, ..Default::default() })) }
 }
 
-fn put(book: &Book, revision: u64, id: u128, meter_id: u64) {
+fn put(book: &Book, revision: u64, id: u64, meter_id: u64) {
     book.advance(at(revision), BTreeMap::from([(key(id), Some(record(id, meter_id)))]));
 }
 
@@ -88,11 +88,12 @@ fn history_is_bounded_and_its_floor_moves_with_it() {
 fn a_delta_too_large_for_one_message_becomes_a_full_snapshot_whose_chunks_fit() {
     let book = book_at(0);
     let name = "x".repeat(1_000_000);
-    for id in 1..=20_u128 {
-        let plan = wire::Plan { id: Uuid::from_u128(id).as_bytes().to_vec(), name: name.clone(), ..Default::default() };
-        let entity = EntityRef { kind: EntityKind::Plan, id: Uuid::from_u128(id) };
+    for id in 1..=20_u64 {
+        let plan =
+            wire::Plan { id: Uuid::from_u128(id.into()).as_bytes().to_vec(), name: name.clone(), ..Default::default() };
+        let entity = EntityRef { kind: EntityKind::Plan, id: Uuid::from_u128(id.into()) };
         let record = wire::Record { record: Some(wire::record::Record::Plan(plan)) };
-        book.advance(at(id as u64), BTreeMap::from([(entity, Some(record))]));
+        book.advance(at(id), BTreeMap::from([(entity, Some(record))]));
     }
     assert_eq!(book.next(Some(at(0))), Next::Full);
     let full = book.full().unwrap();
@@ -103,17 +104,17 @@ fn a_delta_too_large_for_one_message_becomes_a_full_snapshot_whose_chunks_fit() 
 #[test]
 fn chunks_hold_every_record_in_order_and_are_the_same_bytes_for_the_same_records() {
     let (one, two) = (book_at(1), book_at(1));
-    for id in 1..=5_000_u128 {
-        put(&one, 2, id, id as u64);
+    for id in 1..=5_000 {
+        put(&one, 2, id, id);
     }
-    for id in (1..=5_000_u128).rev() {
-        put(&two, 2, id, id as u64);
+    for id in (1..=5_000).rev() {
+        put(&two, 2, id, id);
     }
     let (first, second) = (one.full().unwrap(), two.full().unwrap());
     assert_eq!(first.chunks, second.chunks);
     assert_eq!(first.digests, second.digests);
     let decoded: Vec<_> =
         first.chunks.iter().flat_map(|chunk| wire::Records::decode(chunk.clone()).unwrap().records).collect();
-    let want: Vec<_> = (1..=5_000).map(|id| record(id, id as u64)).collect();
+    let want: Vec<_> = (1..=5_000).map(|id| record(id, id)).collect();
     assert_eq!(decoded, want);
 }

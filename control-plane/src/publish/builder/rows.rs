@@ -15,6 +15,7 @@ use crate::store::changes::{number_changes, prepare_numbering};
 use crate::testing::migrated_database;
 
 pub(crate) struct Rows {
+    pub(crate) url: String,
     pub(crate) store: Store,
     pub(crate) client: Client,
     pub(crate) user: Uuid,
@@ -28,16 +29,17 @@ pub(crate) async fn store_of(url: &str) -> Store {
 
 impl Rows {
     pub(crate) async fn start() -> Rows {
-        let rows = Rows::of(store_of(&migrated_database().await.url).await).await;
+        let url = migrated_database().await.url;
+        let rows = Rows::of(url.clone(), store_of(&url).await).await;
         let sql = "INSERT INTO users (id, email, display_name) VALUES ($1, 'a@example.com', 'Ann')";
         rows.sql(sql, &[&rows.user]).await;
         rows
     }
 
     /// Of a database that another has started.
-    pub(crate) async fn of(store: Store) -> Rows {
+    pub(crate) async fn of(url: String, store: Store) -> Rows {
         let (client, driver) = store.session().await.unwrap();
-        Rows { store, client, user: Uuid::now_v7(), _driver: AbortOnDropHandle::new(tokio::spawn(driver)) }
+        Rows { url, store, client, user: Uuid::now_v7(), _driver: AbortOnDropHandle::new(tokio::spawn(driver)) }
     }
 
     pub(crate) async fn sql(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> u64 {
@@ -90,7 +92,8 @@ impl Rows {
             target: "https://upstream.example/".into(),
             ..Default::default()
         };
-        let release = wire::Product { endpoints: vec![endpoint], requires: vec!["routes.v1".into()], ..Default::default() };
+        let release =
+            wire::Product { endpoints: vec![endpoint], requires: vec!["routes.v1".into()], ..Default::default() };
         self.store_release(product, &release.encode_to_vec()).await;
     }
 
@@ -112,7 +115,8 @@ impl Rows {
         let sql = "INSERT INTO plans (id, product_id, family_id, slug, name, status, price, currency, rate_limit, included_requests)
             VALUES ($1, $2, $1, $3, $3, 'active', 0, 'USD', 60, 1000)";
         self.sql(sql, &[&id, &product, &slug]).await;
-        let sql = "INSERT INTO rate_limit_policies (id, plan_id, requests_per_minute, burst_limit) VALUES ($1, $1, 60, 6)";
+        let sql =
+            "INSERT INTO rate_limit_policies (id, plan_id, requests_per_minute, burst_limit) VALUES ($1, $1, 60, 6)";
         self.sql(sql, &[&id]).await;
         self.changed("plan", id).await;
         self.client.batch_execute("COMMIT").await.unwrap();
@@ -135,7 +139,8 @@ impl Rows {
         let id = Uuid::now_v7();
         let digest = [id.as_bytes().as_slice(), id.as_bytes().as_slice()].concat();
         self.client.batch_execute("BEGIN").await.unwrap();
-        let sql = "INSERT INTO api_keys (id, subscription_id, name, key_digest, prefix, last_four, environment, created_by)
+        let sql =
+            "INSERT INTO api_keys (id, subscription_id, name, key_digest, prefix, last_four, environment, created_by)
             VALUES ($1, $2, 'key', $3, 'hub_live_', 'abcd', 'live', $4)";
         self.sql(sql, &[&id, &subscription, &digest, &self.user]).await;
         self.changed("key", id).await;

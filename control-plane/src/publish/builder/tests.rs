@@ -1,5 +1,6 @@
 //! The snapshot is a function of the database at a revision, however it was reached.
 
+use prometheus::Registry;
 use prost::Message;
 use uuid::Uuid;
 
@@ -172,7 +173,8 @@ async fn keys_that_expired_long_ago_leave_the_snapshot_at_the_next_change() {
     let plan = rows.plan(shop, "basic").await;
     let bought = rows.subscription(shop, plan, acme).await;
     let (soon, kept) = (rows.key(bought).await, rows.key(bought).await);
-    let almost = "UPDATE api_keys SET expires_at = now() - interval '7 days' + interval '300 milliseconds' WHERE id = $1";
+    let almost =
+        "UPDATE api_keys SET expires_at = now() - interval '7 days' + interval '300 milliseconds' WHERE id = $1";
     rows.change("key", soon, almost).await;
     rows.change("key", kept, "UPDATE api_keys SET expires_at = now() - interval '1 hour' WHERE id = $1").await;
     let (mut builder, book) = builder(&rows);
@@ -279,7 +281,8 @@ impl World {
             }
             13 if !self.subscriptions.is_empty() => self.change_subscription(rows, dice).await,
             14 if !self.keys.is_empty() => {
-                let sql = "UPDATE api_keys SET status = 'revoked', revoked_at = now() WHERE id = $1 AND status = 'active'";
+                let sql =
+                    "UPDATE api_keys SET status = 'revoked', revoked_at = now() WHERE id = $1 AND status = 'active'";
                 rows.change("key", dice.pick(&self.keys), sql).await;
             }
             15 if !self.keys.is_empty() => {
@@ -297,7 +300,9 @@ impl World {
     async fn change_subscription(&mut self, rows: &Rows, dice: &mut Dice) {
         let id = dice.pick(&self.subscriptions);
         let sql = match dice.roll(4) {
-            0 => "UPDATE subscriptions SET status = 'cancelled', cancelled_at = now() WHERE id = $1 AND status <> 'cancelled'",
+            0 => {
+                "UPDATE subscriptions SET status = 'cancelled', cancelled_at = now() WHERE id = $1 AND status <> 'cancelled'"
+            }
             1 => "UPDATE subscriptions SET status = 'suspended' WHERE id = $1 AND status = 'active'",
             2 => "UPDATE subscriptions SET override_requests_per_minute = 5, override_burst_limit = 5 WHERE id = $1",
             _ => {

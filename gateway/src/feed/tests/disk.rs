@@ -174,3 +174,19 @@ fn booting_from_a_damaged_file_alone_does_not_make_the_gateway_ready() {
     assert_eq!(live.load().token, None);
     assert!(!metrics.status.is_ready());
 }
+
+#[test]
+fn what_a_killed_process_was_writing_is_swept_away_and_nothing_else() {
+    let place = saved_twice();
+    let in_directory = |name: &str| place.directory.path().join(name);
+    let own = format!("snapshot.{}.tmp", std::process::id());
+    // No process has an id beyond the kernel's largest.
+    for name in ["snapshot.99999999.tmp", "snapshot.99999999.link", "snapshot.notes.tmp", "other.99999999.tmp", &own] {
+        fs::write(in_directory(name), b"half").unwrap();
+    }
+    is_whole(&place.load().unwrap(), 2);
+    assert!(!in_directory("snapshot.99999999.tmp").exists() && !in_directory("snapshot.99999999.link").exists());
+    for name in ["snapshot.notes.tmp", "other.99999999.tmp", &own] {
+        assert!(in_directory(name).exists(), "{name}");
+    }
+}

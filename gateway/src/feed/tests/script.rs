@@ -4,15 +4,18 @@ use prost::Message as _;
 use sha2::{Digest, Sha256};
 use snapshot::wire::feed_server::{Feed, FeedServer};
 use snapshot::wire::{Change, Chunk, Delta, FromGateway, Heartbeat, Manifest, Records, ToGateway, change, to_gateway};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
+use tonic::transport::{Identity as Certificate, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
 
 pub(super) struct ScriptedControlPlane {
-    directory: TempDir,
+    address: String,
+    /// Where the socket is.
+    _directory: Option<TempDir>,
     calls: mpsc::Receiver<Call>,
     server: Option<JoinHandle<()>>,
 }
@@ -45,28 +48,48 @@ impl Feed for Scripted {
 }
 
 impl ScriptedControlPlane {
+    /// On a unix socket.
     pub(super) async fn start() -> ScriptedControlPlane {
         let directory = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(directory.path().join("feed.sock")).unwrap();
+        let socket = directory.path().join("feed.sock");
+        let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
         let (sender, calls) = mpsc::channel(8);
         let service = FeedServer::new(Scripted { calls: sender });
-        let server = tokio::spawn(async move {
-            let serving = tonic::transport::Server::builder();
-            serving.serve_with_incoming(service, UnixListenerStream::new(listener)).await.unwrap();
-        });
-        ScriptedControlPlane { directory, calls, server: Some(server) }
+        let server =
+            tokio::spawn(async move { Server::builder().serve_with_incoming(service, incoming).await.unwrap() });
+        let address = format!("unix:{}", socket.display());
+        ScriptedControlPlane { address, _directory: Some(directory), calls, server: Some(server) }
+    }
+
+    /// With TLS, as `localhost` on a free port.
+    pub(super) async fn start_tls(certificate_pem: &str, key_pem: &str) -> ScriptedControlPlane {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let (sender, calls) = mpsc::channel(8);
+        let service = FeedServer::new(Scripted { calls: sender });
+        let tls = ServerTlsConfig::new().identity(Certificate::from_pem(certificate_pem, key_pem));
+        let serving = Server::builder().tls_config(tls).unwrap();
+        let incoming = TcpListenerStream::new(listener);
+        let server = tokio::spawn(async move { serving.serve_with_incoming(service, incoming).await.unwrap() });
+        ScriptedControlPlane { address, _directory: None, calls, server: Some(server) }
     }
 
     pub(super) fn that_never_answers() -> ScriptedControlPlane {
-        ScriptedControlPlane { directory: tempfile::tempdir().unwrap(), calls: mpsc::channel(1).1, server: None }
+        let directory = tempfile::tempdir().unwrap();
+        let address = format!("unix:{}", directory.path().join("feed.sock").display());
+        ScriptedControlPlane { address, _directory: Some(directory), calls: mpsc::channel(1).1, server: None }
     }
 
-    pub(super) fn address(&self) -> String {
-        format!("unix:{}", self.directory.path().join("feed.sock").display())
+    pub(super) fn address(&self) -> &str {
+        &self.address
     }
 
     pub(super) async fn next_call(&mut self) -> Call {
         tokio::time::timeout(PATIENCE, self.calls.recv()).await.expect("a gateway calls in time").unwrap()
+    }
+
+    pub(super) fn has_no_call(&mut self) -> bool {
+        self.calls.try_recv().is_err()
     }
 }
 

@@ -1,0 +1,135 @@
+//! One look at the database: what changed since a revision, or everything, with the rows that follow from it. All of it is
+//! one moment; nothing is compiled here.
+
+use std::collections::BTreeSet;
+
+use snapshot::record::{EntityKind as RecordKind, EntityRef};
+use snapshot::token::Token;
+use snapshot::wire;
+use uuid::Uuid;
+
+use super::unsigned;
+use crate::changes::EntityKind;
+use crate::publish::book::{Book, HISTORY_CHANGES_MAX};
+use crate::publish::records::FLEET;
+use crate::store::changes::{Change, list_changes, oldest_revision};
+use crate::store::snapshot_rows::{
+    FeedState, SnapshotRows, Touched, add_followers, begin_moment, end_moment, load_all, load_touched, read_feed_state,
+};
+use crate::store::{Store, StoreError, Transaction};
+
+/// More changes than this at once are read as a whole build: it costs less.
+const CHANGES_MAX: i64 = 20_000;
+
+/// What one look at the database found.
+pub(super) enum Look {
+    Unchanged,
+    Everything { state: FeedState, rows: SnapshotRows, history: Vec<(u64, EntityRef)>, floor: u64 },
+    Changed { state: FeedState, touched: Touched, rows: SnapshotRows },
+}
+
+pub(super) async fn look(store: &Store, book: &Book, have: Option<Token>) -> Result<Look, StoreError> {
+    let tx = begin_moment(store).await?;
+    let state = read_feed_state(&tx).await?;
+    let look = match have.filter(|have| have.epoch == state.epoch) {
+        Some(have) if revision(have) == state.revision => Look::Unchanged,
+        Some(have) => look_since(&tx, book, state, revision(have)).await?,
+        None => look_at_everything(&tx, state).await?,
+    };
+    end_moment(tx).await?;
+    Ok(look)
+}
+
+async fn look_since(tx: &Transaction<'_>, book: &Book, state: FeedState, have: i64) -> Result<Look, StoreError> {
+    let distance = state.revision - have;
+    if !(1..=CHANGES_MAX).contains(&distance) {
+        return look_at_everything(tx, state).await;
+    }
+    let changes = list_changes(tx, have, state.revision).await?;
+    // Revisions are gap-free; a missing one was forgotten by age.
+    if i64::try_from(changes.len()) != Ok(distance) {
+        return look_at_everything(tx, state).await;
+    }
+    let mut touched = touch(&changes);
+    touch_former_plans(book, &mut touched);
+    add_followers(tx, &mut touched).await?;
+    let rows = load_touched(tx, &touched).await?;
+    Ok(Look::Changed { state, touched, rows })
+}
+
+/// The plan that a subscription or key led to until now may have lost its last subscriber.
+fn touch_former_plans(book: &Book, touched: &mut Touched) {
+    let former = |kind, id: &Uuid| book.record(&EntityRef { kind, id: *id });
+    let mut subscriptions: Vec<Uuid> = touched.subscriptions.iter().copied().collect();
+    for key in touched.keys.iter().filter_map(|id| former(RecordKind::Key, id)) {
+        if let Some(wire::record::Record::Key(key)) = &key.record {
+            subscriptions.extend(Uuid::from_slice(&key.subscription_id));
+        }
+    }
+    for subscription in subscriptions.iter().filter_map(|id| former(RecordKind::Subscription, id)) {
+        if let Some(wire::record::Record::Subscription(subscription)) = &subscription.record {
+            touched.plans.extend(Uuid::from_slice(&subscription.plan_id));
+        }
+    }
+}
+
+/// Everything, and what of the past lets a gateway that was connected before resume with a delta.
+async fn look_at_everything(tx: &Transaction<'_>, state: FeedState) -> Result<Look, StoreError> {
+    let reach = i64::try_from(HISTORY_CHANGES_MAX).unwrap_or(i64::MAX);
+    let oldest = oldest_revision(tx).await?.unwrap_or(state.revision + 1);
+    let floor = (state.revision - reach).max(oldest - 1).clamp(0, state.revision);
+    let changes = list_changes(tx, floor, state.revision).await?;
+    let mut touched = touch(&changes);
+    add_followers(tx, &mut touched).await?;
+    let rows = load_all(tx).await?;
+    let mut history: Vec<_> =
+        changes.iter().filter_map(|change| Some((unsigned(change.revision), entity_of(change)?))).collect();
+    history.extend(entities(&touched).map(|entity| (unsigned(state.revision), entity)));
+    Ok(Look::Everything { state, rows, history, floor: unsigned(floor) })
+}
+
+fn touch(changes: &[Change]) -> Touched {
+    let mut touched = Touched::default();
+    for change in changes {
+        let set = match change.kind {
+            EntityKind::Fleet => {
+                touched.fleet = true;
+                continue;
+            }
+            EntityKind::Organization => &mut touched.organizations,
+            EntityKind::Product => &mut touched.products,
+            EntityKind::Plan => &mut touched.plans,
+            EntityKind::Subscription => &mut touched.subscriptions,
+            EntityKind::Key => &mut touched.keys,
+        };
+        set.insert(change.entity);
+    }
+    touched
+}
+
+/// The record that a change is directly about; an organization has none of its own.
+fn entity_of(change: &Change) -> Option<EntityRef> {
+    let kind = match change.kind {
+        EntityKind::Organization => return None,
+        EntityKind::Fleet => return Some(FLEET),
+        EntityKind::Product => RecordKind::Product,
+        EntityKind::Plan => RecordKind::Plan,
+        EntityKind::Subscription => RecordKind::Subscription,
+        EntityKind::Key => RecordKind::Key,
+    };
+    Some(EntityRef { kind, id: change.entity })
+}
+
+/// The records that the touched rows are about.
+pub(super) fn entities(touched: &Touched) -> impl Iterator<Item = EntityRef> {
+    let of = |kind, ids: &BTreeSet<Uuid>| ids.iter().map(move |id| EntityRef { kind, id: *id }).collect::<Vec<_>>();
+    of(RecordKind::Product, &touched.products)
+        .into_iter()
+        .chain(of(RecordKind::Plan, &touched.plans))
+        .chain(of(RecordKind::Subscription, &touched.subscriptions))
+        .chain(of(RecordKind::Key, &touched.keys))
+}
+
+fn revision(token: Token) -> i64 {
+    i64::try_from(token.revision).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,143 @@
+//! What Redis does with one batch, as a pure model: the script has to match it to the unit. Holds the state of one hash-tag
+//! group. Refuses to know a clock: `now_us` is Redis' own, wherever it may jump.
+
+mod bucket;
+mod fixed;
+mod key;
+mod quota;
+mod sliding;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::collections::HashMap;
+
+pub use self::key::KeyState;
+use self::quota::QuotaState;
+use crate::terms::UNITS;
+use crate::wire::{Ask, Grant, QuotaLeft, Reply, Request, Verdict};
+
+/// How long Redis remembers a node that is silent: longer than any message can be under way.
+const LINK_TTL_US: u64 = 24 * 3_600 * 1_000_000;
+
+/// What Redis keeps of one node, beside its group of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct LinkState {
+    epoch: u64,
+    /// The last message carried out.
+    send: u64,
+    /// The last set of debts carried out.
+    debts: u64,
+    expires_us: u64,
+}
+
+/// One hash-tag group: its keys' buckets and windows, its quotas, and the nodes that have asked.
+#[derive(Clone, Debug, Default)]
+pub struct Group {
+    links: HashMap<u64, LinkState>,
+    keys: HashMap<u64, KeyState>,
+    quotas: HashMap<u64, QuotaState>,
+}
+
+impl Group {
+    pub fn new() -> Group {
+        Group::default()
+    }
+
+    pub fn apply(&mut self, request: &Request, now_us: u64) -> Reply {
+        let (verdict, debts_are_new) = self.admit(request, now_us);
+        let mut grants = Vec::new();
+        if verdict == Verdict::Done {
+            grants.extend(request.asks.iter().map(|ask| self.apply_ask(ask, debts_are_new, now_us)));
+        }
+        Reply { node: request.node, send: request.send, verdict, now_us, grants }
+    }
+
+    /// The control plane puts a lost count back, once for each key and period.
+    pub fn seed_quota(&mut self, key: u64, period: u32, used: u64, now_us: u64) {
+        let lost = self.quotas.get(&key).is_none_or(|quota| quota.period() < period);
+        if lost {
+            self.quotas.insert(key, QuotaState::new(period, used, now_us));
+        }
+    }
+
+    /// The state of one key, for audits and tests.
+    pub fn key(&self, key: u64) -> Option<&KeyState> {
+        self.keys.get(&key)
+    }
+
+    /// Judges a message by its numbers; whether its debts have yet to be debited.
+    fn admit(&mut self, request: &Request, now_us: u64) -> (Verdict, bool) {
+        let known = self.links.get(&request.node).copied().filter(|link| now_us < link.expires_us);
+        let expires_us = now_us.saturating_add(LINK_TTL_US);
+        if request.epoch == 0 {
+            let epoch = known.map_or(0, |link| link.epoch) + 1;
+            self.links.insert(request.node, LinkState { epoch, send: 0, debts: 0, expires_us });
+            return (Verdict::Admitted { epoch }, false);
+        }
+        let fresh = LinkState { epoch: request.epoch, send: 0, debts: 0, expires_us };
+        let mut link = known.filter(|link| link.epoch >= request.epoch).unwrap_or(fresh);
+        if link.epoch > request.epoch {
+            return (Verdict::Superseded, false);
+        }
+        if request.send <= link.send {
+            return (Verdict::Stale, false);
+        }
+        let debts_are_new = request.debts > link.debts;
+        link = LinkState { send: request.send, debts: link.debts.max(request.debts), expires_us, ..link };
+        self.links.insert(request.node, link);
+        (Verdict::Done, debts_are_new)
+    }
+
+    fn apply_ask(&mut self, ask: &Ask, debts_are_new: bool, now_us: u64) -> Grant {
+        let mut state = self.keys.remove(&ask.key).filter(|state| now_us < state.expires_us());
+        let state = state.get_or_insert_with(|| KeyState::new(ask, now_us));
+        state.adopt(ask, now_us);
+        state.settle(now_us);
+        let debt = if debts_are_new { ask.debt } else { 0 };
+        state.debit_debt(debt);
+        let refunded = ask.refund.map_or(0, |refund| state.refund(&refund, now_us));
+        let mut quota = self.quotas.remove(&ask.key);
+        let left = settle_quota(ask, &mut quota, debt, refunded, now_us);
+        let tokens = offer(ask.want, state.level() / UNITS).min(left.map_or(u32::MAX, |left| offer(ask.want, left)));
+        state.debit(tokens);
+        if let Some(quota) = quota.as_mut() {
+            quota.debit(tokens);
+        }
+        let grant = Grant {
+            key: ask.key,
+            tokens,
+            level: state.level(),
+            credited: state.credited(),
+            valid_us: state.valid_us(now_us),
+            wait_us: state.wait_us(now_us),
+            quota: ask.quota.map(|asked| {
+                quota.as_ref().map_or(QuotaLeft::Unseeded, |quota| QuotaLeft::Left(quota.left(asked.included)))
+            }),
+        };
+        self.keys.insert(ask.key, state.clone());
+        if let Some(quota) = quota {
+            self.quotas.insert(ask.key, quota);
+        }
+        grant
+    }
+}
+
+/// What the quota leaves to grant; None where it does not constrain.
+fn settle_quota(ask: &Ask, quota: &mut Option<QuotaState>, debt: u32, refunded: u32, now_us: u64) -> Option<i64> {
+    let (asked, quota) = (ask.quota?, quota.as_mut()?);
+    quota.enter(asked.period, now_us);
+    quota.debit(debt);
+    if let Some(refund) = ask.refund {
+        quota.refund(refunded, refund.receipt.granted_us);
+    }
+    asked.hard.then(|| quota.left(asked.included))
+}
+
+/// Half of what is there, at least one, at most what is wanted.
+fn offer(want: u32, level: i64) -> u32 {
+    if want == 0 || level < 1 {
+        return 0;
+    }
+    let half = u32::try_from((level / 2).max(1)).unwrap_or(u32::MAX);
+    want.min(half)
+}

@@ -1,0 +1,223 @@
+//! The syncer's side of one slot: what to ask of Redis, what to do with the answer, what is owed and what goes back. One task
+//! drives it; request threads see only the slot. Refuses to number or send messages: that is the link's.
+
+mod ask;
+mod reply;
+mod month;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+pub use self::month::MonthTerms;
+use self::month::Month;
+use crate::demand::Demand;
+use crate::policy::{OnRedisDown, Policy};
+use crate::share::Share;
+use crate::slot::lease::Tick;
+use crate::slot::{Cell, Denial, Slot};
+use crate::terms::{MS_NS, Terms, US_NS};
+use crate::wire::{Receipt, Refund};
+
+/// When a client of a closed policy may ask again while Redis is down.
+const CLOSED_RETRY_NS: u64 = 1_000 * MS_NS;
+
+/// How the link to Redis stands, as far as a key is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Redis answers.
+    Up,
+    /// It does not, since then.
+    Down { since_ns: u64 },
+    /// It answers again, but other nodes may not have told yet what they spent meanwhile: report, ask for nothing.
+    Settling { since_ns: u64 },
+}
+
+/// What becomes of a request that the slot could not decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    Admitted,
+    /// An answer is, or will at once be, under way: wait for it, at most `WAIT_MAX_NS`.
+    Wait,
+    Refused { retry_ns: u64, by: Denial },
+}
+
+/// Totals for metrics and audits, in tokens since the ledger began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub leased: u64,
+    pub refunded: u64,
+    /// Void before they were spent, and too late to go back.
+    pub expired: u64,
+    pub owed: u64,
+}
+
+#[derive(Debug)]
+pub struct Ledger {
+    key: u64,
+    policy: Policy,
+    terms: Terms,
+    month: Option<Month>,
+    demand: Demand,
+    /// Receipts of the tokens in each cell, the oldest ones where leases have joined.
+    first: Option<Receipt>,
+    second: Option<Receipt>,
+    /// Tokens in the cells at the last visit.
+    seen: u32,
+    /// Debts in a message that has not been acknowledged.
+    frozen: u32,
+    owed_since_ns: Option<u64>,
+    /// Requests are waiting for an answer.
+    waiting: bool,
+    /// A question is under way.
+    asked: bool,
+    /// No question before then: others want the same tokens.
+    calm_until_ns: u64,
+    granted_at_ns: u64,
+    level_is_high: bool,
+    share: Option<Share>,
+    /// Only a mutant puts something here.
+    refund_again: Option<Refund>,
+    tally: Tally,
+}
+
+impl Ledger {
+    pub fn new(key: u64, policy: Policy, fleet: u32) -> Ledger {
+        Ledger {
+            key,
+            policy,
+            terms: Terms::of(&policy, fleet),
+            month: None,
+            demand: Demand::default(),
+            first: None,
+            second: None,
+            seen: 0,
+            frozen: 0,
+            owed_since_ns: None,
+            waiting: false,
+            asked: false,
+            calm_until_ns: 0,
+            granted_at_ns: 0,
+            level_is_high: true,
+            share: None,
+            refund_again: None,
+            tally: Tally::default(),
+        }
+    }
+
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    pub fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Tokens owed in a message that has not been acknowledged.
+    pub fn frozen(&self) -> u32 {
+        self.frozen
+    }
+
+    /// Redis has admitted the process: a key that it has not asked about may be owed on.
+    pub(crate) fn admit(&self, slot: &Slot) {
+        if slot.contact().is_none() && self.frozen == 0 {
+            slot.set_overdraft(self.terms.overdraft);
+        }
+    }
+
+    /// Follows a newer policy or another size of the fleet. The overdraft is only lowered here; the next answer raises it.
+    /// Tokens in hand stay good until their deadline.
+    pub(crate) fn change(&mut self, slot: &Slot, policy: Policy, fleet: u32) {
+        if policy.revision() < self.policy.revision() {
+            return;
+        }
+        let changed = policy != self.policy;
+        self.policy = policy;
+        self.terms = Terms::of(&policy, fleet);
+        slot.lower_overdraft(self.terms.overdraft.saturating_sub(self.frozen));
+        if changed {
+            // What was known about the old terms says nothing about the new ones: ask at once.
+            slot.deny_until(0, Denial::Rate);
+            slot.lower_overdraft(0);
+            self.calm_until_ns = 0;
+            self.share = None;
+            self.waiting = true;
+        }
+    }
+
+    /// The subscription's monthly quota, or that it has none.
+    pub(crate) fn set_month(&mut self, terms: Option<MonthTerms>) {
+        self.month = terms.map(|terms| Month::follow(self.month.take(), terms));
+    }
+
+    /// Decides a request that the slot could not.
+    pub(crate) fn decide_unknown(&mut self, reach: Reach, now_ns: u64) -> Unknown {
+        if let Some(retry_ns) = self.month.as_ref().and_then(|month| month.refuses(now_ns)) {
+            return Unknown::Refused { retry_ns, by: Denial::Quota };
+        }
+        match reach {
+            Reach::Up if now_ns < self.calm_until_ns => {
+                Unknown::Refused { retry_ns: self.calm_until_ns - now_ns, by: Denial::Rate }
+            }
+            Reach::Up => {
+                self.waiting = true;
+                Unknown::Wait
+            }
+            Reach::Down { since_ns } | Reach::Settling { since_ns } => self.decide_alone(since_ns, now_ns),
+        }
+    }
+
+    /// Nobody waits any more.
+    pub(crate) fn stop_waiting(&mut self) {
+        self.waiting = false;
+    }
+
+    /// Holds nothing, owes nothing, and knows nothing that matters: the slot may be given to another key.
+    pub fn is_idle(&self, slot: &Slot, now_ns: u64) -> bool {
+        let empty = Cell::BOTH.into_iter().all(|cell| slot.lease(cell).tokens == 0);
+        let owes = self.frozen > 0 || slot.owed() > 0 || self.share.as_ref().is_some_and(Share::is_owing);
+        empty && !owes && !self.asked && now_ns >= slot.denial().0 && !self.waiting
+    }
+
+    fn decide_alone(&mut self, since_ns: u64, now_ns: u64) -> Unknown {
+        let share = self.share.get_or_insert_with(|| Share::new(&self.policy, &self.terms, since_ns));
+        let admitted = match self.policy.when_down() {
+            OnRedisDown::FairShare => share.take(now_ns),
+            OnRedisDown::Open => {
+                share.take_anyway(now_ns);
+                true
+            }
+            OnRedisDown::Closed => false,
+        };
+        if admitted {
+            if let Some(month) = self.month.as_mut() {
+                month.spend_alone(1);
+            }
+            return Unknown::Admitted;
+        }
+        let closed = self.policy.when_down() == OnRedisDown::Closed;
+        let retry_ns = if closed { CLOSED_RETRY_NS } else { share.wait_us().saturating_mul(US_NS) };
+        Unknown::Refused { retry_ns, by: Denial::Rate }
+    }
+
+    fn receipt(&mut self, cell: Cell) -> &mut Option<Receipt> {
+        match cell {
+            Cell::First => &mut self.first,
+            Cell::Second => &mut self.second,
+        }
+    }
+
+    fn held_anyhow(slot: &Slot) -> u32 {
+        Cell::BOTH.into_iter().map(|cell| slot.lease(cell).tokens).fold(0, u32::saturating_add)
+    }
+
+    fn held(slot: &Slot, now_ns: u64) -> u32 {
+        slot.held(Tick::of(now_ns))
+    }
+}

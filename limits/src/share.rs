@@ -1,0 +1,76 @@
+//! What a node allows itself while Redis does not answer: its part of the rate, from an empty bucket of its own, and how much
+//! of that Redis has to hear of afterwards. Refuses to be the rule while Redis answers.
+
+use crate::policy::Policy;
+use crate::terms::{Terms, UNITS};
+
+/// A bucket of B/N tokens that gains r/N. Counted in units × N, so that the N shares sum up to r exactly.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    level: u64,
+    at_us: u64,
+    capacity: u64,
+    token: u64,
+    /// Gain per microsecond.
+    gain: u64,
+    /// Spent since the last report.
+    spent: u32,
+}
+
+impl Share {
+    /// Empty at `since_ns`, the moment since when Redis has not answered.
+    pub(crate) fn new(policy: &Policy, terms: &Terms, since_ns: u64) -> Share {
+        let token = UNITS.unsigned_abs() * u64::from(terms.fleet);
+        Share {
+            level: 0,
+            at_us: since_ns / 1_000,
+            capacity: (UNITS.unsigned_abs() * u64::from(policy.burst())).max(token),
+            token,
+            gain: u64::from(policy.per_minute()),
+            spent: 0,
+        }
+    }
+
+    pub(crate) fn take(&mut self, now_ns: u64) -> bool {
+        self.settle(now_ns);
+        let admitted = self.level >= self.token;
+        if admitted {
+            self.level -= self.token;
+            self.spent = self.spent.saturating_add(1);
+        }
+        admitted
+    }
+
+    /// Counts a request that was admitted without asking the share (`open`).
+    pub(crate) fn take_anyway(&mut self, now_ns: u64) {
+        self.settle(now_ns);
+        self.level = self.level.saturating_sub(self.token);
+        self.spent = self.spent.saturating_add(1);
+    }
+
+    /// Microseconds until there is a token.
+    pub(crate) fn wait_us(&self) -> u64 {
+        self.token.saturating_sub(self.level).div_ceil(self.gain.max(1))
+    }
+
+    pub(crate) fn is_owing(&self) -> bool {
+        self.spent > 0
+    }
+
+    /// What Redis is to debit: all that was spent, but no more than what is missing here. The rest has flowed in meanwhile,
+    /// in Redis as well, where it overflowed.
+    pub(crate) fn report(&mut self, now_ns: u64) -> u32 {
+        self.settle(now_ns);
+        let missing = (self.capacity - self.level).div_ceil(self.token);
+        let report = self.spent.min(u32::try_from(missing).unwrap_or(u32::MAX));
+        self.spent = 0;
+        report
+    }
+
+    fn settle(&mut self, now_ns: u64) {
+        let now_us = (now_ns / 1_000).max(self.at_us);
+        let gained = (now_us - self.at_us).saturating_mul(self.gain);
+        self.level = self.level.saturating_add(gained).min(self.capacity);
+        self.at_us = now_us;
+    }
+}

@@ -1,0 +1,261 @@
+//! Drives one node's keys of one hash-tag group: gathers what they have to say into one message, hands the answers out, and says
+//! when it wants to be woken. Refuses to send: the caller moves the messages and brings the time.
+//!
+//! The driver's loop: `poll` → send the request; `hear` what comes; sleep until `wake_at_ns` or until a slot calls. After every
+//! `hear` it decides its waiting requests anew.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use crate::ledger::{Ledger, MonthTerms, Reach, Unknown};
+use crate::link::{Heard, Link};
+use crate::policy::Policy;
+use crate::slot::Slot;
+use crate::wire::{ASKS_MAX, Ask, Reply, Request};
+
+/// A key's place in its syncer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(usize);
+
+#[derive(Debug)]
+struct Desk {
+    slot: Arc<Slot>,
+    ledger: Ledger,
+    /// Stands in `called`.
+    called: bool,
+    due_ns: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct Syncer {
+    link: Link,
+    desks: Vec<Desk>,
+    called: VecDeque<Place>,
+    due: BinaryHeap<Reverse<(u64, Place)>>,
+    /// The asks under way.
+    flight: Vec<(Place, Ask)>,
+    /// Keys whose debts stand in a set that is not acknowledged; they go with every message until it is.
+    owing: Vec<Place>,
+}
+
+impl Syncer {
+    /// `node` names the process among those that run at the same time.
+    pub fn new(node: u64) -> Syncer {
+        Syncer {
+            link: Link::new(node),
+            desks: Vec::new(),
+            called: VecDeque::new(),
+            due: BinaryHeap::new(),
+            flight: Vec::new(),
+            owing: Vec::new(),
+        }
+    }
+
+    /// Takes a key on. Its slot may owe at once if Redis has admitted the process.
+    pub fn open(&mut self, key: u64, policy: Policy, fleet: u32) -> (Place, Arc<Slot>) {
+        let slot = Arc::new(Slot::new());
+        let ledger = Ledger::new(key, policy, fleet);
+        if self.link.is_admitted() {
+            ledger.admit(&slot);
+        }
+        let place = Place(self.desks.len());
+        self.desks.push(Desk { slot: Arc::clone(&slot), ledger, called: false, due_ns: None });
+        (place, slot)
+    }
+
+    pub fn change(&mut self, place: Place, policy: Policy, fleet: u32) {
+        if let Some(desk) = self.desks.get_mut(place.0) {
+            desk.ledger.change(&desk.slot, policy, fleet);
+        }
+        self.call(place);
+    }
+
+    pub fn set_month(&mut self, place: Place, terms: Option<MonthTerms>) {
+        if let Some(desk) = self.desks.get_mut(place.0) {
+            desk.ledger.set_month(terms);
+        }
+    }
+
+    pub fn ledger(&self, place: Place) -> Option<&Ledger> {
+        self.desks.get(place.0).map(|desk| &desk.ledger)
+    }
+
+    pub fn reach(&self) -> Reach {
+        self.link.reach()
+    }
+
+    pub fn is_admitted(&self) -> bool {
+        self.link.is_admitted()
+    }
+
+    /// A slot called (`wake`).
+    pub fn call(&mut self, place: Place) {
+        if let Some(desk) = self.desks.get_mut(place.0)
+            && !desk.called
+        {
+            desk.called = true;
+            self.called.push_back(place);
+        }
+    }
+
+    /// Decides a request that the slot could not.
+    pub fn decide_unknown(&mut self, place: Place, now_ns: u64) -> Unknown {
+        self.link_tick(now_ns);
+        let reach = self.link.reach();
+        let Some(desk) = self.desks.get_mut(place.0) else { return Unknown::Wait };
+        let decided = desk.ledger.decide_unknown(reach, now_ns);
+        if decided == Unknown::Wait {
+            self.call(place);
+        }
+        decided
+    }
+
+    /// Nobody waits for this key any more.
+    pub fn stop_waiting(&mut self, place: Place) {
+        if let Some(desk) = self.desks.get_mut(place.0) {
+            desk.ledger.stop_waiting();
+        }
+    }
+
+    /// The next message, if there is something to say and the link is free.
+    pub fn poll(&mut self, now_ns: u64) -> Option<Request> {
+        self.link_tick(now_ns);
+        if self.link.free_at_ns().is_none_or(|at| now_ns < at) {
+            return None;
+        }
+        if !self.link.is_admitted() || matches!(self.link.reach(), Reach::Down { .. }) {
+            return Some(self.link.begin(Vec::new(), false, now_ns));
+        }
+        self.call_due(now_ns);
+        self.gather(now_ns);
+        if self.flight.is_empty() {
+            return None;
+        }
+        let asks = self.flight.iter().map(|(_, ask)| *ask).collect();
+        Some(self.link.begin(asks, !self.owing.is_empty(), now_ns))
+    }
+
+    /// Hands an answer out. False: it answers nothing that is under way.
+    pub fn hear(&mut self, reply: &Reply, now_ns: u64) -> bool {
+        let was_down = matches!(self.link.reach(), Reach::Down { .. });
+        match self.link.hear(reply, now_ns) {
+            Heard::Nothing => return false,
+            Heard::Rejected => self.lose_flight(),
+            Heard::Admitted => {
+                self.desks.iter().for_each(|desk| desk.ledger.admit(&desk.slot));
+            }
+            Heard::Done { sent_ns } => self.hand_out(reply, sent_ns, now_ns),
+        }
+        if was_down {
+            // Everybody reports what was spent meanwhile.
+            (0..self.desks.len()).for_each(|index| self.call(Place(index)));
+        }
+        true
+    }
+
+    /// When `poll` has to be called though nothing was heard and no slot called; None: never.
+    pub fn wake_at_ns(&self) -> Option<u64> {
+        let (timer, free) = (self.link.timer_ns(), self.link.free_at_ns());
+        let silent = !self.link.is_admitted() || !self.called.is_empty() || !self.owing.is_empty();
+        let due = self.due.peek().map(|Reverse((at, _))| *at);
+        let say = if silent { free } else { free.and_then(|free| due.map(|due| due.max(free))) };
+        [timer, say].into_iter().flatten().min()
+    }
+
+    fn link_tick(&mut self, now_ns: u64) {
+        if self.link.tick(now_ns) {
+            self.lose_flight();
+        }
+    }
+
+    fn call_due(&mut self, now_ns: u64) {
+        while let Some(Reverse((at, place))) = self.due.peek().copied()
+            && at <= now_ns
+        {
+            self.due.pop();
+            let is_due = self.desks.get(place.0).is_some_and(|desk| desk.due_ns == Some(at));
+            if is_due {
+                if let Some(desk) = self.desks.get_mut(place.0) {
+                    desk.due_ns = None;
+                }
+                self.call(place);
+            }
+        }
+    }
+
+    /// First the keys whose debts are not acknowledged, then those that called, as many as one message holds.
+    fn gather(&mut self, now_ns: u64) {
+        let may_freeze = self.owing.is_empty();
+        for place in self.owing.clone() {
+            self.visit(place, false, now_ns);
+        }
+        let mut later = Vec::new();
+        while self.flight.len() < ASKS_MAX
+            && let Some(place) = self.called.pop_front()
+        {
+            if let Some(desk) = self.desks.get_mut(place.0) {
+                desk.called = false;
+            }
+            if self.flight.iter().any(|(present, _)| *present == place) {
+                continue;
+            }
+            self.visit(place, may_freeze, now_ns);
+            let waits = |desk: &Desk| !may_freeze && desk.slot.owed() > 0;
+            if self.desks.get(place.0).is_some_and(waits) {
+                later.push(place);
+            }
+        }
+        later.into_iter().for_each(|place| self.call(place));
+    }
+
+    fn visit(&mut self, place: Place, may_freeze: bool, now_ns: u64) {
+        let reach = self.link.reach();
+        let Some(desk) = self.desks.get_mut(place.0) else { return };
+        let visit = desk.ledger.visit(&desk.slot, reach, may_freeze, now_ns);
+        if let Some(at) = visit.again_ns
+            && desk.due_ns.is_none_or(|due| at < due)
+        {
+            desk.due_ns = Some(at);
+            self.due.push(Reverse((at, place)));
+        }
+        if let Some(ask) = visit.ask {
+            if ask.debt > 0 && may_freeze {
+                self.owing.push(place);
+            }
+            self.flight.push((place, ask));
+        }
+    }
+
+    fn hand_out(&mut self, reply: &Reply, sent_ns: u64, now_ns: u64) {
+        let settling = self.link.reach() != Reach::Up;
+        let jitter = self.link.jitter();
+        self.owing.clear();
+        let flight = std::mem::take(&mut self.flight);
+        for ((place, ask), grant) in flight.iter().zip(&reply.grants) {
+            let Some(desk) = self.desks.get_mut(place.0) else { continue };
+            let asked = (ask, grant);
+            desk.ledger.answered(&desk.slot, asked, reply.now_us, sent_ns, now_ns, (settling, jitter));
+            if desk.due_ns.is_none() {
+                let at = now_ns.saturating_add(desk.ledger.terms().tick_ns);
+                desk.due_ns = Some(at);
+                self.due.push(Reverse((at, *place)));
+            }
+        }
+    }
+
+    fn lose_flight(&mut self) {
+        for (place, ask) in std::mem::take(&mut self.flight) {
+            if let Some(desk) = self.desks.get_mut(place.0) {
+                desk.ledger.lost(ask.refund);
+            }
+            self.call(place);
+        }
+        let owed = !self.owing.is_empty();
+        let desks = &self.desks;
+        self.owing.retain(|place| desks.get(place.0).is_some_and(|desk| desk.ledger.frozen() > 0));
+        if owed && self.owing.is_empty() {
+            self.link.skip_debts();
+        }
+    }
+}
