@@ -2,6 +2,7 @@
 //! health. Decides nothing about a request and knows no table.
 
 pub mod health;
+pub mod logging;
 pub mod rest;
 pub mod role_files;
 pub mod up;

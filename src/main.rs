@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use apihub::logging::{self, LogShape};
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
@@ -68,10 +69,20 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Gateway { config, upgrade } => {
             let mut settings = gateway::settings::Settings::read(&config)?;
             settings.upgrade = upgrade;
+            let shape = match settings.log.format {
+                gateway::settings::LogFormat::Text => LogShape::Text,
+                gateway::settings::LogFormat::Json => LogShape::Json,
+            };
+            logging::start(shape, &settings.log.filter);
             gateway::server::run(settings)
         }
         Command::ControlPlane { config } => {
             let settings = control_plane::settings::Settings::read_file(&config)?;
+            let shape = match settings.logs.format {
+                control_plane::settings::LogFormat::Text => LogShape::Text,
+                control_plane::settings::LogFormat::Json => LogShape::Json,
+            };
+            logging::start(shape, &settings.logs.filter);
             runtime()?.block_on(control_plane::server::run(settings))
         }
         Command::Migrate { config } => {

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use servers::{Durability, PrivatePostgres, PrivateRedis};
 
+use crate::logging::{self, LogShape};
 use crate::role_files::{ControlPlaneFile, GatewayFile, Secrets};
 use data_dir::DataDir;
 use part::{Part, Runs};
@@ -63,7 +64,7 @@ struct Addresses {
 
 /// Runs until Ctrl-C or SIGTERM. The thread that calls must be the one that ends last: the parts end with it.
 pub fn run(options: Options) -> anyhow::Result<()> {
-    start_logging();
+    logging::start(LogShape::Text, "warn,apihub=info");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let stop = stop_on_signal(&runtime)?;
     let dir = DataDir::open(&options.data_dir)?;
@@ -186,7 +187,7 @@ fn await_ready(
     let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build()?;
     let deadline = Instant::now() + READY_WAIT;
     while Instant::now() < deadline && !stop.load(Ordering::Relaxed) {
-        if runtime.block_on(client.get(url).send()).is_ok_and(|answer| answer.status().is_success()) {
+        if runtime.block_on(async { client.get(url).send().await }).is_ok_and(|answer| answer.status().is_success()) {
             return Ok(());
         }
         parts.iter_mut().for_each(Part::watch);
@@ -221,10 +222,4 @@ fn stop_on_signal(runtime: &tokio::runtime::Runtime) -> anyhow::Result<Arc<Atomi
         seen.store(true, Ordering::Relaxed);
     });
     Ok(stop)
-}
-
-fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,apihub=info"));
-    let _already_started = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }

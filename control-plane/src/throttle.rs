@@ -104,13 +104,15 @@ impl Throttles {
         self.inner.registration.take(network_of(source), now)
     }
 
-    /// Before a token is looked up; `good_token` gives it back.
-    pub fn attempt_token(&self, source: IpAddr, now: Instant) -> Result<(), Throttled> {
-        self.inner.bad_token.take(network_of(source), now)
+    /// Before a token is looked up. It takes nothing, so that many good requests at once are no attack.
+    pub fn check_token(&self, source: IpAddr, now: Instant) -> Result<(), Throttled> {
+        self.inner.bad_token.peek(&network_of(source), now)
     }
 
-    pub fn good_token(&self, source: IpAddr) {
-        self.inner.bad_token.give_back(&network_of(source));
+    /// A token that is nobody's.
+    pub fn bad_token(&self, source: IpAddr, now: Instant) {
+        // This request was let through already; the next one is refused where nothing is left.
+        let _ = self.inner.bad_token.take(network_of(source), now);
     }
 
     pub fn attempt_catalog(&self, source: IpAddr, now: Instant) -> Result<(), Throttled> {
@@ -169,6 +171,11 @@ impl<K: Eq + Hash> Table<K> {
         let next = self.spend(full_at, now)?;
         buckets.full_at.insert(key, next);
         Ok(())
+    }
+
+    fn peek(&self, key: &K, now: Instant) -> Result<(), Throttled> {
+        let full_at = self.lock().full_at.get(key).copied().unwrap_or(now);
+        self.spend(full_at, now).map(|_| ())
     }
 
     /// The generic cell rate algorithm: each attempt moves the moment of fullness by one interval.

@@ -103,6 +103,7 @@ pub struct Client {
     pub write_timeout: Duration,
     /// Silence after which a WebSocket or another tunnel is closed.
     pub tunnel_idle_timeout: Duration,
+    /// A large piece of an answer gets the time that this rate (per second) needs, where that is more than `write_timeout`.
     pub send_rate_bytes_min: usize,
     /// Of a request body, per second, judged over 30 seconds.
     pub body_rate_bytes_min: u64,

@@ -7,7 +7,7 @@ mod key;
 mod quota;
 mod sliding;
 #[cfg(all(test, not(loom)))]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 
@@ -23,6 +23,7 @@ const LINK_TTL_US: u64 = 24 * 3_600 * 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct LinkState {
     epoch: u64,
+    birth: u64,
     /// The last message carried out.
     send: u64,
     /// The last set of debts carried out.
@@ -70,11 +71,15 @@ impl Group {
         let known = self.links.get(&request.node).copied().filter(|link| now_us < link.expires_us);
         let expires_us = now_us.saturating_add(LINK_TTL_US);
         if request.epoch == 0 {
+            if let Some(link) = known.filter(|link| link.birth == request.birth) {
+                return (Verdict::Admitted { epoch: link.epoch }, false);
+            }
             let epoch = known.map_or(0, |link| link.epoch) + 1;
-            self.links.insert(request.node, LinkState { epoch, send: 0, debts: 0, expires_us });
+            let link = LinkState { epoch, birth: request.birth, send: 0, debts: 0, expires_us };
+            self.links.insert(request.node, link);
             return (Verdict::Admitted { epoch }, false);
         }
-        let fresh = LinkState { epoch: request.epoch, send: 0, debts: 0, expires_us };
+        let fresh = LinkState { epoch: request.epoch, birth: request.birth, send: 0, debts: 0, expires_us };
         let mut link = known.filter(|link| link.epoch >= request.epoch).unwrap_or(fresh);
         if link.epoch > request.epoch {
             return (Verdict::Superseded, false);

@@ -2,13 +2,13 @@
 //! drives it; request threads see only the slot. Refuses to number or send messages: that is the link's.
 
 mod ask;
-mod reply;
 mod month;
+mod reply;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-pub use self::month::MonthTerms;
 use self::month::Month;
+pub use self::month::MonthTerms;
 use crate::demand::Demand;
 use crate::policy::{OnRedisDown, Policy};
 use crate::share::Share;
@@ -37,7 +37,10 @@ pub enum Unknown {
     Admitted,
     /// An answer is, or will at once be, under way: wait for it, at most `WAIT_MAX_NS`.
     Wait,
-    Refused { retry_ns: u64, by: Denial },
+    Refused {
+        retry_ns: u64,
+        by: Denial,
+    },
 }
 
 /// Totals for metrics and audits, in tokens since the ledger began.
@@ -72,6 +75,8 @@ pub struct Ledger {
     /// No question before then: others want the same tokens.
     calm_until_ns: u64,
     granted_at_ns: u64,
+    /// When to look whether a long denial still holds.
+    recheck_ns: u64,
     level_is_high: bool,
     share: Option<Share>,
     /// Only a mutant puts something here.
@@ -96,6 +101,7 @@ impl Ledger {
             asked: false,
             calm_until_ns: 0,
             granted_at_ns: 0,
+            recheck_ns: 0,
             level_is_high: true,
             share: None,
             refund_again: None,

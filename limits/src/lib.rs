@@ -8,15 +8,15 @@
 pub mod policy;
 pub mod terms;
 
-pub mod slot;
 pub mod demand;
-pub mod share;
 pub mod ledger;
 pub mod link;
+pub mod share;
+pub mod slot;
 pub mod syncer;
 
-pub mod wire;
 pub mod central;
+pub mod wire;
 
 pub mod answer;
 

@@ -46,6 +46,7 @@ pub(crate) enum Heard {
 #[derive(Debug)]
 pub(crate) struct Link {
     node: u64,
+    birth: u64,
     /// 0: Redis has not admitted this process.
     epoch: u64,
     send: u64,
@@ -58,8 +59,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(node: u64) -> Link {
-        Link { node, epoch: 0, send: 0, debts: 0, flight: None, sent_at_ns: None, timeouts: 0, mode: Mode::Up }
+    pub(crate) fn new(node: u64, birth: u64) -> Link {
+        Link { node, birth, epoch: 0, send: 0, debts: 0, flight: None, sent_at_ns: None, timeouts: 0, mode: Mode::Up }
     }
 
     pub(crate) fn is_admitted(&self) -> bool {
@@ -127,7 +128,7 @@ impl Link {
         self.sent_at_ns = Some(now_ns);
         self.flight = Some(Flight { send: self.send, sent_ns: now_ns, owing });
         let debts = self.debts + u64::from(owing);
-        Request { node: self.node, epoch: self.epoch, send: self.send, debts, asks }
+        Request { node: self.node, epoch: self.epoch, birth: self.birth, send: self.send, debts, asks }
     }
 
     pub(crate) fn hear(&mut self, reply: &Reply, now_ns: u64) -> Heard {

@@ -4,11 +4,11 @@
 //! Every truth is one word, changed by compare-and-exchange only: a subtraction that is undone later could create a token
 //! under a concurrent exchange. A failed exchange is another thread's success, so the loops end.
 
-pub mod lease;
 #[cfg(all(test, loom))]
 mod interleavings;
+pub mod lease;
 #[cfg(all(test, not(loom)))]
-mod tests;
+pub(crate) mod tests;
 
 use self::lease::{Lease, Tick};
 use crate::mutant::{self, Mutant};

@@ -40,10 +40,11 @@ pub struct Syncer {
 }
 
 impl Syncer {
-    /// `node` names the process among those that run at the same time.
-    pub fn new(node: u64) -> Syncer {
+    /// `node` names the process among those that run at the same time; `birth` tells it from those before it (any number
+    /// that differs: a start time, or chance).
+    pub fn new(node: u64, birth: u64) -> Syncer {
         Syncer {
-            link: Link::new(node),
+            link: Link::new(node, birth),
             desks: Vec::new(),
             called: VecDeque::new(),
             due: BinaryHeap::new(),

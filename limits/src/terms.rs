@@ -23,6 +23,8 @@ pub const FORECAST_EXTRA_NS: u64 = 3 * MS_NS;
 pub const WAIT_MAX_NS: u64 = 5 * MS_NS;
 /// An overdraft on a bucket that is at least half full may be reported this late.
 pub const LAZY_REPORT_NS: u64 = 1_000 * MS_NS;
+/// A key that is denied for longer looks this often whether tokens have come back from other nodes.
+pub const RECHECK_NS: u64 = 1_000 * MS_NS;
 /// Tokens of one lease, at most: what a slot's word holds.
 pub const LEASE_TOKENS_MAX: u32 = (1 << 24) - 1;
 

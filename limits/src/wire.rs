@@ -15,6 +15,8 @@ pub struct Request {
     pub node: u64,
     /// The start of the process, as Redis counted it; 0 asks for it, and then there are no asks.
     pub epoch: u64,
+    /// What tells this process from an earlier one of the same name, so that a doubled greeting is not taken for a restart.
+    pub birth: u64,
     /// Grows with every message of the process.
     pub send: u64,
     /// Grows with every set of debts that was acknowledged.

@@ -45,7 +45,7 @@ async fn a_product_made_over_rest_is_called_with_its_key_and_counted_in_postgres
     })
     .await;
     let row: Vec<&str> = rows[0].iter().map(|value| value.as_deref().unwrap()).collect();
-    assert_eq!(row, ["200", "proxied", "t", "GET"]);
+    assert_eq!(row, ["200", "admitted", "t", "GET"]);
     assert_eq!(world.count("SELECT sum(request_count)::bigint FROM usage_minutes").await, 1);
 }
 

@@ -54,7 +54,7 @@ async fn a_rotated_key_works_beside_the_new_one_for_the_overlap_alone() {
     let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).publish().await;
     let url = format!("{}{}/x", world.gateway().url, catalog.path);
     let rotate = format!("/v1/keys/{}/rotate", catalog.key_id);
-    let rotated = ann.post_served(&rotate, json!({ "overlap_s": 2 })).await;
+    let rotated = ann.post_served(&rotate, json!({ "overlap_seconds": 2 })).await;
     let new = rotated.json["key"].as_str().unwrap();
     for key in [new, &catalog.key] {
         assert_eq!(world.client.get(&url).bearer_auth(key).send().await.unwrap().status(), 200);

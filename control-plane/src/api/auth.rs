@@ -157,7 +157,7 @@ impl FromRequestParts<AppState> for Caller {
 
 async fn by_token(parts: &Parts, state: &AppState, source: Source) -> Result<Caller, ApiError> {
     let token = bearer(&parts.headers).ok_or_else(unauthenticated)?;
-    state.throttles.attempt_token(source.address, Instant::now()).map_err(|throttled| refuse(state, throttled))?;
+    state.throttles.check_token(source.address, Instant::now()).map_err(|throttled| refuse(state, throttled))?;
     let digest = tokens::digest(token);
     let owner = state
         .store
@@ -171,8 +171,7 @@ async fn by_token(parts: &Parts, state: &AppState, source: Source) -> Result<Cal
             })
         })
         .await?
-        .ok_or_else(unauthenticated)?;
-    state.throttles.good_token(source.address);
+        .ok_or_else(|| count_bad_token(state, source))?;
     let scope = owner.scopes.iter().copied().max().unwrap_or(Scope::Read);
     Ok(Caller {
         user_id: owner.user_id,
@@ -188,7 +187,7 @@ async fn by_session(parts: &Parts, state: &AppState, source: Source) -> Result<C
     if is_mutation(&parts.method) {
         require_own_origin(&parts.headers, &state.settings)?;
     }
-    state.throttles.attempt_token(source.address, Instant::now()).map_err(|throttled| refuse(state, throttled))?;
+    state.throttles.check_token(source.address, Instant::now()).map_err(|throttled| refuse(state, throttled))?;
     let digest = tokens::digest(token);
     let owner = state
         .store
@@ -202,8 +201,7 @@ async fn by_session(parts: &Parts, state: &AppState, source: Source) -> Result<C
             })
         })
         .await?
-        .ok_or_else(unauthenticated)?;
-    state.throttles.good_token(source.address);
+        .ok_or_else(|| count_bad_token(state, source))?;
     Ok(Caller {
         user_id: owner.user_id,
         is_admin: owner.is_admin,
@@ -217,6 +215,11 @@ async fn by_session(parts: &Parts, state: &AppState, source: Source) -> Result<C
 pub fn refuse(state: &AppState, throttled: crate::throttle::Throttled) -> ApiError {
     state.metrics.count_throttled(throttled.kind);
     ApiError::from(throttled)
+}
+
+fn count_bad_token(state: &AppState, source: Source) -> ApiError {
+    state.throttles.bad_token(source.address, Instant::now());
+    unauthenticated()
 }
 
 /// The same words whatever was wrong with the credentials.

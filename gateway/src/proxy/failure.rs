@@ -83,8 +83,12 @@ impl Gateway {
         if is_answered {
             // Too late for words: how it ended is seen from the error.
             ctx.rejection = None;
-        } else if let Err(write_error) = self.refuse(session, ctx, &rejection).await {
-            tracing::debug!(request_id = %ctx.request_id, %write_error, "the client left before it was answered");
+        } else {
+            // The connection is given up below; a client that is not told would send its next request into it.
+            session.set_keepalive(None);
+            if let Err(write_error) = self.refuse(session, ctx, &rejection).await {
+                tracing::debug!(request_id = %ctx.request_id, %write_error, "the client left before it was answered");
+            }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }

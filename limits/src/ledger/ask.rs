@@ -69,10 +69,13 @@ impl Ledger {
     }
 
     fn want(&self, slot: &Slot, now_ns: u64) -> u32 {
-        if now_ns < self.calm_until_ns || now_ns < slot.denial().0 {
+        let denied = now_ns < slot.denial().0;
+        let recheck = denied && now_ns >= self.recheck_ns && !self.demand.is_idle(now_ns, &self.terms);
+        if now_ns < self.calm_until_ns || (denied && !recheck) {
             return 0;
         }
-        let need = self.demand.forecast(&self.terms).max(self.demand.doubled()).max(u32::from(self.waiting));
+        let least = u32::from(self.waiting || recheck);
+        let need = self.demand.forecast(&self.terms).max(self.demand.doubled()).max(least);
         let need = need.min(self.terms.want_max);
         let held = Self::held(slot, now_ns);
         // Tokens in hand cost nothing: ask when a quarter is left.
@@ -154,7 +157,8 @@ impl Ledger {
         let owing = (slot.owed() > 0).then(|| self.report_at_ns(now_ns).max(now_ns + 1));
         let sharing = self.share.is_some().then_some(tick);
         let calm = (now_ns < self.calm_until_ns && self.waiting).then_some(self.calm_until_ns);
-        [holding, owing, sharing, calm].into_iter().flatten().min()
+        let denied = (now_ns < slot.denial().0).then(|| self.recheck_ns.max(now_ns.saturating_add(self.terms.tick_ns)));
+        [holding, owing, sharing, calm, denied].into_iter().flatten().min()
     }
 
     /// The message is lost, or its answer is: what it was to carry back is gone, what it owed stays frozen.

@@ -2,9 +2,9 @@
 
 use super::Ledger;
 use crate::mutant::{self, Mutant};
-use crate::slot::{Denial, Slot};
 use crate::slot::lease::{Lease, Tick};
-use crate::terms::{UNITS, US_NS};
+use crate::slot::{Denial, Slot};
+use crate::terms::{RECHECK_NS, UNITS, US_NS};
 use crate::wire::{Ask, Grant, Receipt};
 
 /// Below this part of the bucket a short answer means that others want the same tokens.
@@ -79,6 +79,7 @@ impl Ledger {
             slot.deny_until(0, Denial::Rate);
         } else if level < 1 {
             // One probe, once there may be a token again.
+            self.recheck_ns = now_ns.saturating_add(RECHECK_NS);
             slot.deny_until(now_ns.saturating_add(grant.wait_us.saturating_mul(US_NS)), Denial::Rate);
             slot.set_overdraft(most.min(1));
         } else {

@@ -3,7 +3,8 @@
 use super::scenario::{Fault, Scenario};
 use super::traffic::{Phase, Shape};
 use super::world::{Outcome, run};
-use crate::terms::WAIT_MAX_NS;
+use crate::policy::{Algorithm, OnRedisDown};
+use crate::terms::{MS_NS, WAIT_MAX_NS};
 
 /// Prints a line of figures with `--nocapture`.
 fn told(name: &str, outcome: &Outcome) {
@@ -96,4 +97,92 @@ fn redis_down_for_all_admits_no_more_than_the_rate() {
         assert!(outcome.peak <= bound, "peak {} above {bound}", outcome.peak);
         assert!(outcome.admitted * 100 >= outcome.ideal * 90, "{} of {}", outcome.admitted, outcome.ideal);
     }
+}
+
+#[test]
+fn a_pair_of_key_and_node_asks_no_more_than_twice_a_tick() {
+    for (name, scenario) in storms() {
+        let outcome = tried(name, &scenario);
+        assert!(outcome.operations <= operations_max(&scenario), "{name}: {} operations", outcome.operations);
+        assert!(outcome.operations <= outcome.offered, "{name}: more operations than requests");
+    }
+}
+
+pub(super) fn storms() -> [(&'static str, Scenario); 3] {
+    let flood = |rate| Scenario::example(vec![Phase::new(Shape::Even, rate, 10_000)]);
+    [
+        ("storm r=100", flood(2_000)),
+        ("storm r=1000 B=1000", flood(8_000).of(60_000, 1_000, 10)),
+        ("storm r=10 B=300", flood(1_000).of(600, 300, 10)),
+    ]
+}
+
+/// 2/Δ_k for every node, and log₂B to find the bucket's end.
+pub(super) fn operations_max(scenario: &Scenario) -> u64 {
+    let ticks = scenario.duration_ms * MS_NS / scenario.terms().tick_ns;
+    let doublings = u64::from(scenario.burst.ilog2() + 1);
+    u64::try_from(scenario.nodes).unwrap() * (2 * ticks + doublings)
+}
+
+#[test]
+fn more_nodes_than_tokens_exceed_nothing() {
+    // Strict by itself: N·e would be ten times the bucket.
+    let scenario = Scenario::example(vec![Phase::new(Shape::Even, 50, 30_000)]).of(60, 10, 100);
+    let outcome = tried("N=100 B=10", &scenario);
+    assert!(outcome.peak <= 11, "peak {}", outcome.peak);
+    assert!(outcome.admitted * 100 >= outcome.ideal * 97, "{} of {}", outcome.admitted, outcome.ideal);
+}
+
+#[test]
+fn an_attack_on_every_node_at_once_gets_the_overdraft_once() {
+    let shape = Shape::Bursts { size: 4_000, nodes: 100, every_ms: 60_000 };
+    let scenario = Scenario::example(vec![Phase::new(shape, 0, 10_000)]).of(6_000, 1_000, 100);
+    let outcome = tried("attack N=100", &scenario);
+    assert!(outcome.peak <= 1_000 + 100 * 5 + 1, "peak {}", outcome.peak);
+}
+
+#[test]
+fn closed_admits_nothing_without_a_lease() {
+    let mut scenario = Scenario::example(vec![Phase::new(Shape::Even, 80, 20_000)])
+        .of(6_000, 100, 3)
+        .with(5_000, Fault::RedisDown { for_ms: 5_000 });
+    scenario.when_down = OnRedisDown::Closed;
+    let outcome = tried("closed", &scenario);
+    assert!(outcome.peak <= 101);
+    assert!(outcome.refused > 300 && outcome.refused < 520, "{} refused in 5 s", outcome.refused);
+}
+
+#[test]
+fn open_goes_on_while_redis_is_away() {
+    let mut scenario = Scenario::example(vec![Phase::new(Shape::Single, 80, 20_000)])
+        .of(6_000, 100, 10)
+        .with(5_000, Fault::RedisDown { for_ms: 5_000 });
+    scenario.when_down = OnRedisDown::Open;
+    let outcome = tried("open", &scenario);
+    assert!(outcome.refused <= 20, "{} refused", outcome.refused);
+}
+
+#[test]
+fn windows_hold_their_limit_under_attack() {
+    for algorithm in [Algorithm::FixedWindow, Algorithm::SlidingWindow] {
+        for (name, shape) in conforming() {
+            let mut scenario = Scenario::example(vec![Phase::new(shape, 20, 200_000)]).of(600, 600, 5);
+            scenario.algorithm = algorithm;
+            let outcome = tried(&format!("{algorithm:?} {name}"), &scenario);
+            assert!(outcome.fullest >= 594, "{} of 600", outcome.fullest);
+            assert!(outcome.fullest <= 600 + 5 * 60, "{}", outcome.fullest);
+        }
+    }
+}
+
+#[test]
+fn crashing_nodes_cost_little_and_admit_little() {
+    let mut scenario = Scenario::example(vec![Phase::new(Shape::Even, 250, 30_000)]);
+    for second in 1..29 {
+        scenario =
+            scenario.with(second * 1_000, Fault::Crash { node: usize::try_from(second).unwrap() % 10, back_ms: 200 });
+    }
+    let outcome = tried("a crash a second", &scenario);
+    assert!(outcome.admitted * 100 >= outcome.ideal * 95, "{} of {}", outcome.admitted, outcome.ideal);
+    assert!(outcome.peak <= 201, "peak {}", outcome.peak);
 }

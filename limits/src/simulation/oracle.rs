@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::scenario::Scenario;
+use crate::policy::Algorithm;
 use crate::terms::US_NS;
 
 /// Offences kept for the report.
@@ -82,6 +83,10 @@ pub(crate) struct Oracle {
     pub(crate) waits: u64,
     pub(crate) longest_wait_ns: u64,
     pub(crate) deepest: i64,
+    /// Every admission, for windows.
+    pub(crate) times_ns: Vec<u64>,
+    keeps_times: bool,
+    pub(crate) fullest: u64,
     /// No fault has happened that may push the level deeper than N·e.
     pub(crate) is_deep_forbidden: bool,
     pub(crate) offences: Vec<String>,
@@ -103,6 +108,9 @@ impl Oracle {
             waits: 0,
             longest_wait_ns: 0,
             deepest: 0,
+            times_ns: Vec::new(),
+            keeps_times: scenario.algorithm != Algorithm::TokenBucket,
+            fullest: 0,
             is_deep_forbidden: true,
             offences: Vec::new(),
         }
@@ -116,6 +124,9 @@ impl Oracle {
 
     pub(crate) fn admit(&mut self, at_ns: u64) {
         self.admitted += 1;
+        if self.keeps_times {
+            self.times_ns.push(at_ns);
+        }
         self.excess.admit(at_ns);
     }
 

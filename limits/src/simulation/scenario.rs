@@ -7,19 +7,36 @@ use crate::terms::{MS_NS, Terms};
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Fault {
     /// The process is gone and a new one of the same name starts after `back_ms`.
-    Crash { node: usize, back_ms: u64 },
+    Crash {
+        node: usize,
+        back_ms: u64,
+    },
     /// A node more, of those that the fleet has room for.
-    Join { node: usize },
-    CutOff { node: usize, for_ms: u64 },
+    Join {
+        node: usize,
+    },
+    CutOff {
+        node: usize,
+        for_ms: u64,
+    },
     /// Nobody reaches Redis; its state stays.
-    RedisDown { for_ms: u64 },
+    RedisDown {
+        for_ms: u64,
+    },
     /// A replica that is `lost_ms` behind takes over.
-    Failover { lost_ms: u64 },
+    Failover {
+        lost_ms: u64,
+    },
     Wipe,
     /// Redis' clock jumps.
-    ClockStep { by_ms: i64 },
+    ClockStep {
+        by_ms: i64,
+    },
     /// The process stands still: neither requests nor messages are handled.
-    Pause { node: usize, for_ms: u64 },
+    Pause {
+        node: usize,
+        for_ms: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]

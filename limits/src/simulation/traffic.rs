@@ -14,11 +14,20 @@ pub(crate) enum Shape {
     /// One node only.
     Single,
     /// All on one node, another one every so often.
-    Hop { every_ms: u64 },
+    Hop {
+        every_ms: u64,
+    },
     /// Groups of so many within 20 ms on so many nodes, once every `every_ms`.
-    Bursts { size: u64, nodes: u64, every_ms: u64 },
+    Bursts {
+        size: u64,
+        nodes: u64,
+        every_ms: u64,
+    },
     /// Every node flooded for a moment, then silence: hoards leases to have them given back.
-    Hoard { size: u64, every_ms: u64 },
+    Hoard {
+        size: u64,
+        every_ms: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -12,7 +12,7 @@ use super::traffic::{Exact, arrivals};
 use crate::central::Group;
 use crate::ledger::{Reach, Unknown};
 use crate::mutant::{self, Mutant};
-use crate::policy::OnRedisDown;
+use crate::policy::{Algorithm, OnRedisDown};
 use crate::slot::lease::Tick;
 use crate::slot::{Slot, Take, Taken};
 use crate::syncer::{Place, Syncer};
@@ -24,6 +24,8 @@ const EPOCH_US: u64 = 1_790_000_000_000_000;
 /// After the traffic everything heals, and everything owed is told.
 const QUIET_NS: u64 = 4_000 * MS_NS;
 const KEY: u64 = 7;
+/// Traffic begins when the first nodes have been admitted.
+const START_NS: u64 = 20 * MS_NS;
 
 #[derive(Debug)]
 enum Event {
@@ -70,6 +72,8 @@ pub(crate) struct Outcome {
     pub(crate) waits: u64,
     pub(crate) longest_wait_ns: u64,
     pub(crate) deepest: i64,
+    /// The most in one window.
+    pub(crate) fullest: u64,
     pub(crate) offences: Vec<String>,
 }
 
@@ -136,8 +140,10 @@ impl World {
         let room = usize::try_from(scenario.fleet).unwrap();
         world.nodes = (0..room).map(|_| None).collect();
         (0..scenario.nodes).for_each(|node| world.start(node));
-        for arrival in arrivals(&scenario.phases, room, &mut world.dice) {
-            world.at(arrival.at_ns + 20 * MS_NS, Event::Arrive { node: arrival.node });
+        let mut exact = Exact::new(scenario.per_minute, scenario.burst);
+        for arrival in arrivals(&scenario.phases, room, &mut Dice::new(!scenario.seed)) {
+            world.at(arrival.at_ns + START_NS, Event::Arrive { node: arrival.node });
+            world.ideal += u64::from(exact.admits(arrival.at_ns));
         }
         for (at_ms, fault) in &scenario.faults {
             if let Fault::Failover { lost_ms } = fault {
@@ -146,13 +152,6 @@ impl World {
             world.at(at_ms * MS_NS, Event::Break(*fault));
         }
         world.at(scenario.end_ns() + 100 * MS_NS, Event::Heal);
-        let mut exact = Exact::new(scenario.per_minute, scenario.burst);
-        world.ideal = arrivals(&scenario.phases, room, &mut Dice::new(scenario.seed))
-            .iter()
-            .filter(|arrival| exact.admits(arrival.at_ns))
-            .count()
-            .try_into()
-            .unwrap();
         world
     }
 
@@ -189,7 +188,7 @@ impl World {
         }
         self.lives += 1;
         let name = u64::try_from(node).unwrap() + 1;
-        let mut syncer = Syncer::new(name);
+        let mut syncer = Syncer::new(name, self.lives);
         let (place, slot) = syncer.open(KEY, self.scenario.policy(), self.scenario.fleet);
         self.nodes[node] = Some(Node {
             life: self.lives,
@@ -475,7 +474,8 @@ impl World {
     fn account(&mut self, until_ns: u64) {
         let alone = self.nodes.iter().flatten().filter(|node| node.is_alone).count();
         let others = self.nodes.iter().flatten().any(|node| !node.is_alone && node.syncer.is_admitted());
-        if alone > 0 && others {
+        // A window's count does not flow out while Redis is away, so there the share always comes on top.
+        if alone > 0 && (others || self.is_window()) {
             let part = f64::from(u32::try_from(alone).unwrap()) / f64::from(self.scenario.fleet);
             self.oracle.allowance += self.rate() * part * seconds(until_ns - self.accounted_ns);
         }
@@ -501,7 +501,8 @@ impl World {
         for (index, node) in nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?))) {
             let tally = node.syncer.ledger(node.place).unwrap().tally();
             let purse = &node.purse;
-            let held: u64 = crate::slot::Cell::BOTH.into_iter().map(|cell| u64::from(node.slot.lease(cell).tokens)).sum();
+            let held: u64 =
+                crate::slot::Cell::BOTH.into_iter().map(|cell| u64::from(node.slot.lease(cell).tokens)).sum();
             let accounted = purse.spent + purse.refunded + tally.expired + held;
             if purse.leased != accounted {
                 self.oracle.offend(format!("node {index}: leased {} but accounted for {accounted}", purse.leased));
@@ -520,6 +521,32 @@ impl World {
         self.outcome()
     }
 
+    fn is_window(&self) -> bool {
+        self.scenario.algorithm != Algorithm::TokenBucket
+    }
+
+    /// Any true minute for the sliding window, each minute of Redis' clock for the fixed one: L + N·e and the faults' terms.
+    fn audit_windows(&mut self, owed: f64) {
+        let minute_ns = 60_000 * MS_NS;
+        let times = &self.oracle.times_ns;
+        let most = if self.scenario.algorithm == Algorithm::SlidingWindow {
+            let within =
+                |(index, at): (usize, &u64)| index + 1 - times.partition_point(|early| early + minute_ns <= *at);
+            times.iter().enumerate().map(within).max().unwrap_or(0)
+        } else {
+            let mut windows = BTreeMap::<u64, usize>::new();
+            times.iter().for_each(|at| *windows.entry((EPOCH_US + at / US_NS) / 60_000_000).or_default() += 1);
+            windows.values().copied().max().unwrap_or(0)
+        };
+        let most = u64::try_from(most).unwrap();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A sum of small positive numbers.
+        let bound = (f64::from(self.scenario.burst) + owed + self.oracle.allowance) as u64;
+        self.oracle.fullest = most;
+        if most > bound {
+            self.oracle.offend(format!("{most} in one window, above the bound {bound}"));
+        }
+    }
+
     fn outcome(mut self) -> Outcome {
         let lag = self.rate() * seconds(self.terms.lease_ns);
         let owed = f64::from(self.terms.overdraft) * f64::from(self.scenario.fleet);
@@ -528,9 +555,11 @@ impl World {
         let bound = (base + self.oracle.allowance) as u64;
         let peak = self.oracle.excess.peak();
         let unbounded = self.scenario.when_down == OnRedisDown::Open;
-        let windows = self.scenario.algorithm != crate::policy::Algorithm::TokenBucket;
-        if peak > bound && !unbounded && !windows {
+        if peak > bound && !unbounded && !self.is_window() {
             self.oracle.offend(format!("A(t) − r·t reaches {peak}, above the bound {bound}"));
+        }
+        if self.is_window() && !unbounded {
+            self.audit_windows(owed);
         }
         Outcome {
             offered: self.offered,
@@ -543,6 +572,7 @@ impl World {
             waits: self.oracle.waits,
             longest_wait_ns: self.oracle.longest_wait_ns,
             deepest: self.oracle.deepest,
+            fullest: self.oracle.fullest,
             offences: self.oracle.offences,
         }
     }

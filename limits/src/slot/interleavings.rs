@@ -1,0 +1,117 @@
+//! Every interleaving of request threads and the ledger, by loom: no token is spent twice, none is lost, none outlives its
+//! lease. `RUSTFLAGS="--cfg loom" cargo test -p apihub-limits --lib interleavings`.
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::*;
+
+const MS: u64 = 1_000_000;
+
+fn lease(tokens: u32, until_ms: u64) -> Lease {
+    Lease { tokens, until: Tick::of(until_ms * MS) }
+}
+
+fn taken(slot: &Slot, now_ms: u64) -> u32 {
+    u32::from(matches!(slot.take(now_ms * MS), Take::Admitted { taken: Taken::Lease { .. }, .. }))
+}
+
+fn left(slot: &Slot) -> u32 {
+    Cell::BOTH.into_iter().map(|cell| slot.lease(cell).tokens).sum()
+}
+
+#[test]
+fn two_takers_and_a_refund_share_what_there_is() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new());
+        slot.put(lease(2, 100), Tick::of(0));
+        let takers = [1, 2].map(|now| {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || taken(&slot, now))
+        });
+        let withdrawn = slot.withdraw(Cell::First, 1);
+        let spent: u32 = takers.into_iter().map(|taker| taker.join().unwrap()).sum();
+        assert_eq!(spent + withdrawn + left(&slot), 2);
+    });
+}
+
+#[test]
+fn a_taker_and_a_new_lease_over_a_void_one() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new());
+        slot.put(lease(1, 10), Tick::of(0));
+        slot.put(lease(1, 30), Tick::of(0));
+        let takers = [5, 20].map(|now| {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || taken(&slot, now))
+        });
+        let put = slot.put(lease(1, 60), Tick::of(20 * MS));
+        let spent: u32 = takers.into_iter().map(|taker| taker.join().unwrap()).sum();
+        assert_eq!(spent + put.displaced + left(&slot), 3);
+    });
+}
+
+#[test]
+fn a_taker_and_a_lease_that_joins() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new());
+        slot.put(lease(1, 10), Tick::of(0));
+        slot.put(lease(1, 30), Tick::of(0));
+        let taker = {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || taken(&slot, 1) + taken(&slot, 1))
+        };
+        let put = slot.put(lease(2, 60), Tick::of(MS));
+        let spent = taker.join().unwrap();
+        assert_eq!(spent + put.displaced + left(&slot), 4);
+        assert!(Cell::BOTH.into_iter().all(|cell| !put.joined || slot.lease(cell).until <= Tick::of(30 * MS)));
+    });
+}
+
+#[test]
+fn overdraft_is_spent_once_and_collected_once() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new());
+        slot.set_overdraft(2);
+        let takers = [1, 2].map(|now| {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || u32::from(matches!(slot.take(now), Take::Admitted { .. })))
+        });
+        let collected = slot.collect_owed();
+        slot.set_overdraft(2 - collected);
+        let spent: u32 = takers.into_iter().map(|taker| taker.join().unwrap()).sum();
+        assert_eq!(spent, collected + slot.owed());
+        assert!(collected + slot.owed() + slot.overdraft_left() <= 2);
+    });
+}
+
+#[test]
+fn a_token_given_back_is_neither_doubled_nor_moved() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new());
+        slot.put(lease(1, 10), Tick::of(0));
+        let Take::Admitted { taken: token, .. } = slot.take(MS) else { return };
+        let giver = {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || slot.give_back(token))
+        };
+        let put = slot.put(lease(1, 60), Tick::of(2 * MS));
+        giver.join().unwrap();
+        assert!(left(&slot) + put.displaced <= 2);
+        let late = Cell::BOTH.into_iter().filter(|cell| slot.lease(*cell).until == Tick::of(60 * MS));
+        assert!(late.map(|cell| slot.lease(cell).tokens).sum::<u32>() <= 1);
+    });
+}
+
+#[test]
+fn the_syncer_is_called_once_until_it_looks() {
+    loom::model(|| {
+        let slot = Arc::new(Slot::new());
+        let callers = [(), ()].map(|()| {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || u32::from(slot.call()))
+        });
+        let calls: u32 = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
+        assert_eq!(calls, 1);
+    });
+}

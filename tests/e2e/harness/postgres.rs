@@ -20,7 +20,8 @@ pub async fn fresh_database() -> String {
     let shared = tokio::task::spawn_blocking(|| SHARED.get_or_init(start)).await.unwrap();
     let name = format!("t{}", Uuid::now_v7().simple());
     let clone = format!("CREATE DATABASE {name} TEMPLATE template_apihub");
-    eventually("the template is free to be cloned", || async { try_execute(&shared.admin_url, &clone).await.ok() }).await;
+    eventually("the template is free to be cloned", || async { try_execute(&shared.admin_url, &clone).await.ok() })
+        .await;
     (shared.urls)(&name)
 }
 

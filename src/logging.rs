@@ -1,0 +1,26 @@
+//! One subscriber for the whole process, on standard error. Standard output belongs to answers of commands.
+
+use std::io::{IsTerminal as _, stderr};
+
+use tracing_subscriber::EnvFilter;
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogShape {
+    /// For people; in colour where a terminal reads it.
+    Text,
+    /// One object a line, for machines.
+    Json,
+}
+
+/// Starts logging. `RUST_LOG` goes before `filter`; a filter that cannot be read becomes `info`.
+pub fn start(shape: LogShape, filter: &str) {
+    let filter = EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(filter));
+    let builder =
+        tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter.unwrap_or_else(|_| "info".into()));
+    // A second start, as in tests, keeps the first subscriber.
+    let _already_started = match shape {
+        LogShape::Text => builder.with_ansi(stderr().is_terminal()).try_init(),
+        LogShape::Json => builder.json().try_init(),
+    };
+}
