@@ -39,8 +39,13 @@ pub struct GatewayFile {
 }
 
 impl Secrets {
-    pub fn environment(&self) -> [(&'static str, &str); 3] {
-        [("APIHUB_FEED_TOKEN", &self.feed_token), ("DATABASE_URL", &self.database_url), ("REDIS_URL", &self.redis_url)]
+    /// What the role `name` needs, and no more: a gateway has no database.
+    pub fn environment(&self, name: &str) -> Vec<(&'static str, &str)> {
+        let mut all = vec![("APIHUB_FEED_TOKEN", self.feed_token.as_str()), ("REDIS_URL", self.redis_url.as_str())];
+        if name == "control-plane" {
+            all.push(("DATABASE_URL", &self.database_url));
+        }
+        all
     }
 }
 

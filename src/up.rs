@@ -171,7 +171,14 @@ fn role(name: &'static str, file: PathBuf, secrets: Secrets) -> anyhow::Result<P
     let program = std::env::current_exe().context("cannot find the running program")?;
     let make = move || {
         let mut command = Command::new(&program);
-        command.arg(name).arg("--config").arg(&file).envs(secrets.environment());
+        command.arg(name).arg("--config").arg(&file).envs(secrets.environment(name));
+        if name != "control-plane" {
+            command.env_remove("DATABASE_URL");
+        }
+        if std::env::var_os("RUST_LOG").is_none() {
+            // What people read here is the box with the addresses.
+            command.env("RUST_LOG", "warn");
+        }
         command
     };
     Ok(Part::role(name, make)?)

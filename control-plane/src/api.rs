@@ -34,4 +34,6 @@ pub mod write;
 #[cfg(test)]
 pub(crate) mod fixture;
 #[cfg(test)]
+mod secrecy_tests;
+#[cfg(test)]
 mod tenancy_tests;

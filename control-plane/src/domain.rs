@@ -13,6 +13,7 @@ pub mod plan;
 pub mod product;
 pub mod subscription;
 pub mod text;
+pub mod usage;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
-//! What is done once an hour: usage partitions made ahead and dropped, ended sessions and expired idempotency keys
-//! removed. Several control planes may do it at once. Refuses to stop the process when it fails.
+//! What is done at the start and once an hour: periods of subscriptions moved on, usage partitions made ahead and dropped,
+//! ended sessions and expired idempotency keys removed. Several control planes may do it at once. Refuses to stop the process
+//! when it fails.
 
 use std::time::Duration;
 
@@ -8,19 +9,22 @@ use tokio_util::sync::CancellationToken;
 use crate::settings::Retention;
 use crate::store::{Store, StoreError, housekeeping, idempotency, sessions};
 
+mod periods;
+
+#[cfg(test)]
+mod tests;
+
 const INTERVAL: Duration = Duration::from_secs(3600);
 /// After a failure, which is mostly Postgres being away.
 const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(store: Store, retention: Retention, shutdown: CancellationToken) {
     loop {
-        let pause = match run_once(&store, &retention).await {
-            Ok(()) => INTERVAL,
-            Err(error) => {
-                tracing::warn!(%error, "housekeeping failed and will be tried again");
-                RETRY_INTERVAL
-            }
+        let run = tokio::select! {
+            () = shutdown.cancelled() => return,
+            run = run_once(&store, &retention) => run,
         };
+        let pause = if run.is_ok() { INTERVAL } else { RETRY_INTERVAL };
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(pause) => {}
@@ -28,13 +32,26 @@ pub(crate) async fn run(store: Store, retention: Retention, shutdown: Cancellati
     }
 }
 
-/// Errors: the first that occurs; the next run does the rest.
+/// Does every job, whatever became of the others. Errors: the first that occurred; the next run does the rest.
 pub(crate) async fn run_once(store: &Store, retention: &Retention) -> Result<(), StoreError> {
-    store.run_tx("ensure_partitions", |tx| Box::pin(housekeeping::ensure_partitions(tx))).await?;
-    let days = retention.clone();
-    let days = &days;
-    store.run_tx("drop_partitions", |tx| Box::pin(housekeeping::drop_partitions(tx, days))).await?;
-    store.run_tx("delete_ended_sessions", |tx| Box::pin(sessions::delete_ended_sessions(tx))).await?;
-    store.run_tx("delete_expired_keys", |tx| Box::pin(idempotency::delete_expired_keys(tx))).await?;
-    Ok(())
+    let ensured = store.run_tx("ensure_partitions", |tx| Box::pin(housekeeping::ensure_partitions(tx))).await;
+    let moved = periods::run(store).await;
+    let dropped = store.run_tx("drop_partitions", |tx| Box::pin(housekeeping::drop_partitions(tx, retention))).await;
+    let sessions = sessions::delete_ended_sessions(store).await;
+    let keys = idempotency::delete_expired_keys(store).await;
+    let outcomes = [
+        ("ensure_partitions", ensured),
+        ("move_periods", moved),
+        ("drop_partitions", dropped),
+        ("delete_ended_sessions", sessions),
+        ("delete_expired_keys", keys),
+    ];
+    let mut first = Ok(());
+    for (job, outcome) in outcomes {
+        if let Err(error) = outcome {
+            tracing::warn!(job, %error, "housekeeping failed and will be tried again");
+            first = first.and(Err(error));
+        }
+    }
+    first
 }

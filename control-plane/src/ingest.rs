@@ -1,11 +1,8 @@
 //! Usage on its way from the stream into Postgres: read, counted in one transaction, and only then acknowledged. Whatever
-//! fails is read again; whatever cannot be read is moved aside whole. Never exits before it is told to, and loses nothing.
-
-pub mod billable;
-pub mod event;
-pub mod minutes;
+//! fails is read again; whatever cannot be read is moved aside. Never exits before it is told to, and loses nothing.
 
 mod consume;
+mod event;
 mod metrics;
 mod stream;
 mod write;

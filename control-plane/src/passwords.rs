@@ -26,7 +26,7 @@ const TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 
 pub const PASSWORD_CHARS_MIN: usize = 10;
 /// Longer ones only cost time: argon2 digests them first.
-pub const PASSWORD_BYTES_MAX: usize = 1024;
+pub const PASSWORD_CHARS_MAX: usize = 1024;
 
 /// The commonest passwords of at least ten characters, from published breach lists; compared in lower case.
 const COMMON: &str = include_str!("passwords/common.txt");
@@ -87,8 +87,11 @@ pub fn check_new(password: &str, email: &str) -> Result<(), Flaw> {
     if password.chars().count() < PASSWORD_CHARS_MIN {
         return Err(Flaw::new(format!("has fewer than {PASSWORD_CHARS_MIN} characters")).mend("use a longer one"));
     }
-    if password.len() > PASSWORD_BYTES_MAX {
-        return Err(Flaw::new(format!("has more than {PASSWORD_BYTES_MAX} bytes")).mend("use a shorter one"));
+    if password.chars().count() > PASSWORD_CHARS_MAX {
+        return Err(Flaw::new(format!("has more than {PASSWORD_CHARS_MAX} characters")).mend("use a shorter one"));
+    }
+    if password.contains(char::is_control) {
+        return Err(Flaw::new("has control characters").mend("use what a keyboard types"));
     }
     let lower = password.to_lowercase();
     let is_common = COMMON.lines().any(|common| common == lower) || lower.chars().all(|c| lower.starts_with(c));

@@ -1,7 +1,6 @@
-//! One control plane from start to stop: schema, store, what runs beside the requests, the REST listener. Refuses to stop in
-//! the middle of a request, and to wait for one longer than the settings say.
+//! One control plane from start to stop: schema, store, what runs beside the requests, the REST listener. Refuses to serve
+//! on a schema that is not its own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -17,7 +16,9 @@ use crate::passwords::Passwords;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::throttle::Throttles;
-use crate::{delivery, housekeeping, migrate, router};
+use crate::{delivery, housekeeping, migrate};
+
+mod connections;
 
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,8 @@ pub async fn run_until(settings: Settings, shutdown: CancellationToken) -> anyho
     let address = state.settings.rest.listen;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(%address, "REST is served");
-    serve(listener, state, shutdown).await
+    connections::serve(listener, state, shutdown).await;
+    Ok(())
 }
 
 /// The state with everything that runs beside the requests.
@@ -58,19 +60,6 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
         metrics,
         readiness: Readiness::default(),
     })
-}
-
-async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let stop_timeout = state.settings.rest.stop_timeout;
-    let service = router::build(state).into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    tokio::select! {
-        served = async { serving.await } => served.context("the REST listener failed"),
-        () = async { shutdown.cancelled().await; tokio::time::sleep(stop_timeout).await } => {
-            tracing::warn!("requests were still in flight when the stop's time was up");
-            Ok(())
-        }
-    }
 }
 
 async fn cancel_on_signal(shutdown: CancellationToken) {

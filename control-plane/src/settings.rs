@@ -1,14 +1,14 @@
 //! What an operator may set, parsed once into types that the rooms behind need not check again. Secrets come from the
 //! environment or from files of their own. Refuses unknown keys, and a file that contradicts itself.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use settings::{Reader, Secret, Section, SettingsErrors};
 use snapshot::guard::{AddressPolicy, AllowedRange};
-use url::Url;
+use url::{Host, Url};
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +43,10 @@ pub struct Rest {
     pub body_bytes_max: usize,
     /// How long a stop waits for requests in flight.
     pub stop_timeout: Duration,
+    /// Open connections; further ones wait in the system's queue until one closes.
+    pub connections_max: usize,
+    /// For a whole request header, and so for how long a connection may idle between two requests.
+    pub header_timeout: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -128,30 +132,35 @@ impl Settings {
 
     fn take(reader: &mut Reader) -> Settings {
         let rest = take_rest(&mut reader.section("rest"));
+        let feed = take_feed(&mut reader.section("feed"));
+        let gateway_url = reader.section("gateway").url("public_url", "http://127.0.0.1:8080", &["http", "https"]);
+        let own_listeners = own_listeners(&rest, &feed, &gateway_url);
         Settings {
             sessions: take_sessions(&mut reader.section("sessions"), &rest),
             database: take_database(&mut reader.section("database")),
-            feed: take_feed(&mut reader.section("feed")),
             usage: take_usage(&mut reader.section("usage")),
-            gateway_url: reader.section("gateway").url("public_url", "http://127.0.0.1:8000", &["http", "https"]),
             keys: take_keys(&mut reader.section("keys")),
-            upstream: take_upstream(&mut reader.section("upstream")),
+            upstream: AddressPolicy { allow: take_allowed(&mut reader.section("upstream")), own_listeners },
             logs: take_logs(&mut reader.section("logs")),
             retention: take_retention(&mut reader.section("retention")),
             rest,
+            feed,
+            gateway_url,
         }
     }
 }
 
 fn take_rest(section: &mut Section<'_>) -> Rest {
     Rest {
-        listen: section.socket_addr("listen", "127.0.0.1:8080"),
+        listen: section.socket_addr("listen", "127.0.0.1:8081"),
         public_url: section.optional_url("public_url", &["http", "https"]),
         trusted_proxies: section.networks("trusted_proxies", &[]),
         // A write that waits for the gateways may take 30 s of its own.
         request_timeout: section.duration_s("request_timeout_s", 40, 35..=300),
         body_bytes_max: size(section.integer("body_bytes_max", 64 * 1024, 1024..=1024 * 1024)),
         stop_timeout: section.duration_s("stop_timeout_s", 30, 0..=600),
+        connections_max: size(section.integer("connections_max", 1024, 1..=100_000)),
+        header_timeout: section.duration_ms("header_timeout_ms", 10_000, 10..=300_000),
     }
 }
 
@@ -215,7 +224,7 @@ fn take_feed(section: &mut Section<'_>) -> Feed {
 }
 
 fn take_feed_listen(section: &mut Section<'_>) -> FeedListen {
-    let text = section.string("listen", "127.0.0.1:8081");
+    let text = section.string("listen", "127.0.0.1:8082");
     match text.strip_prefix("unix:") {
         Some(path) if path.starts_with('/') => return FeedListen::Unix(PathBuf::from(path)),
         Some(_) => {
@@ -253,7 +262,7 @@ fn take_keys(section: &mut Section<'_>) -> Keys {
     Keys { brand }
 }
 
-fn take_upstream(section: &mut Section<'_>) -> AddressPolicy {
+fn take_allowed(section: &mut Section<'_>) -> Vec<AllowedRange> {
     let mut allow: Vec<AllowedRange> = Vec::new();
     for text in section.strings("allow", &[]) {
         match text.parse() {
@@ -261,7 +270,23 @@ fn take_upstream(section: &mut Section<'_>) -> AddressPolicy {
             Err(fault) => section.fault("allow", format!("{fault}")),
         }
     }
-    AddressPolicy { allow, own_listeners: Vec::new() }
+    allow
+}
+
+/// What publishers may not name as a target even inside an allowed range, as far as this control plane knows it; the gateways
+/// know their own.
+fn own_listeners(rest: &Rest, feed: &Feed, gateway_url: &Url) -> Vec<SocketAddr> {
+    let feed = match feed.listen {
+        FeedListen::Tcp(address) => Some(address),
+        FeedListen::Unix(_) => None,
+    };
+    let gateway_ip = match gateway_url.host() {
+        Some(Host::Ipv4(ip)) => Some(IpAddr::V4(ip)),
+        Some(Host::Ipv6(ip)) => Some(IpAddr::V6(ip)),
+        Some(Host::Domain(_)) | None => None,
+    };
+    let gateway = gateway_ip.zip(gateway_url.port_or_known_default()).map(SocketAddr::from);
+    [Some(rest.listen), feed, gateway].into_iter().flatten().collect()
 }
 
 fn take_logs(section: &mut Section<'_>) -> Logs {

@@ -15,6 +15,7 @@ pub mod keys;
 pub mod members;
 pub mod nodes;
 pub mod organizations;
+pub mod periods;
 pub mod plans;
 pub mod product_hosts;
 pub mod products;
@@ -33,6 +34,7 @@ mod tests;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
@@ -53,8 +55,16 @@ const POOL_WAIT_MAX: Duration = Duration::from_secs(3);
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// Asking a connection whether it still lives, likewise.
 const RECYCLE_MAX: Duration = Duration::from_secs(1);
+/// A silent connection is asked for a sign of life after this long, then this often, and is lost after so many in vain: a
+/// Postgres whose machine vanished is noticed within half a minute, on every connection.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_RETRIES: u32 = 3;
 /// The whole of a transaction with its retries and its wait for a connection: REST answers 503 within 5 s.
 const DEADLINE: Duration = Duration::from_millis(4500);
+/// Beyond the deadline nobody waits for a statement any more, so Postgres gives it up too; and when the connection is closed
+/// in the middle of one, it notices within a second. What reads for longer says so in its own transaction.
+const POOLED_OPTIONS: &str = "-c statement_timeout=5s -c client_connection_check_interval=1s";
 /// Serialization failures and deadlocks are tried again this often.
 const RETRIES_MAX: u32 = 5;
 /// Pause before the first retry; doubled for each further one.
@@ -79,8 +89,14 @@ impl Store {
         })?;
         config.connect_timeout(CONNECT_MAX);
         config.application_name("apihub-control-plane");
-        let manager =
-            Manager::from_config(config.clone(), NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        config.keepalives(true).keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
+        config.keepalives_retries(KEEPALIVE_RETRIES);
+        let mut pooled = config.clone();
+        pooled.options(match config.get_options() {
+            Some(options) => format!("{options} {POOLED_OPTIONS}"),
+            None => POOLED_OPTIONS.to_owned(),
+        });
+        let manager = Manager::from_config(pooled, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)
@@ -110,9 +126,14 @@ impl Store {
         E: From<StoreError>,
     {
         let started = Instant::now();
-        let bounded = tokio::time::timeout(DEADLINE, self.attempt_until_done(name, &mut work)).await;
-        let outcome =
-            bounded.unwrap_or_else(|_| Err(E::from(StoreError::unavailable("the transaction took too long"))));
+        let is_committing = AtomicBool::new(false);
+        let bounded = tokio::time::timeout(DEADLINE, self.attempt_until_done(name, &mut work, &is_committing)).await;
+        let outcome = bounded.unwrap_or_else(|_| {
+            Err(E::from(match is_committing.load(Ordering::Relaxed) {
+                true => StoreError::OutcomeUnknown("COMMIT took too long".to_owned()),
+                false => StoreError::unavailable("the transaction took too long"),
+            }))
+        });
         self.metrics.observe_store(name, started.elapsed(), outcome.is_ok());
         outcome
     }
@@ -151,14 +172,19 @@ impl Store {
         connected.map_err(|error| StoreError::Unavailable(error.to_string()))
     }
 
-    async fn attempt_until_done<'env, T, E, F>(&self, name: &'static str, work: &mut F) -> Result<T, E>
+    async fn attempt_until_done<'env, T, E, F>(
+        &self,
+        name: &'static str,
+        work: &mut F,
+        is_committing: &AtomicBool,
+    ) -> Result<T, E>
     where
         F: for<'a> FnMut(&'a Transaction<'env>) -> Work<'a, T, E>,
         E: From<StoreError>,
     {
         let mut pause = RETRY_PAUSE;
         for _ in 0..RETRIES_MAX {
-            match self.attempt(work).await? {
+            match self.attempt(work, is_committing).await? {
                 Attempt::Done(outcome) => return outcome,
                 Attempt::Again => {
                     self.metrics.count_store_retry(name);
@@ -167,13 +193,17 @@ impl Store {
                 }
             }
         }
-        match self.attempt(work).await? {
+        match self.attempt(work, is_committing).await? {
             Attempt::Done(outcome) => outcome,
             Attempt::Again => Err(E::from(StoreError::unavailable("other writers kept changing the same rows"))),
         }
     }
 
-    async fn attempt<'env, T, E, F>(&self, work: &mut F) -> Result<Attempt<T, E>, StoreError>
+    async fn attempt<'env, T, E, F>(
+        &self,
+        work: &mut F,
+        is_committing: &AtomicBool,
+    ) -> Result<Attempt<T, E>, StoreError>
     where
         F: for<'a> FnMut(&'a Transaction<'env>) -> Work<'a, T, E>,
         E: From<StoreError>,
@@ -182,11 +212,16 @@ impl Store {
         let outcome = work(&tx).await;
         let wants_retry = tx.wants_retry();
         match outcome {
-            Ok(value) => match tx.commit().await {
-                Ok(()) => Ok(Attempt::Done(Ok(value))),
-                Err(StoreError::Retry) => Ok(Attempt::Again),
-                Err(error) => Ok(Attempt::Done(Err(E::from(error)))),
-            },
+            Ok(value) => {
+                is_committing.store(true, Ordering::Relaxed);
+                let committed = tx.commit().await;
+                is_committing.store(false, Ordering::Relaxed);
+                match committed {
+                    Ok(()) => Ok(Attempt::Done(Ok(value))),
+                    Err(StoreError::Retry) => Ok(Attempt::Again),
+                    Err(error) => Ok(Attempt::Done(Err(E::from(error)))),
+                }
+            }
             Err(error) => {
                 tx.rollback().await;
                 if wants_retry { Ok(Attempt::Again) } else { Ok(Attempt::Done(Err(error))) }

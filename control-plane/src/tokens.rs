@@ -2,6 +2,7 @@
 //! shown once. Refuses to print them.
 
 use sha2::{Digest as _, Sha256};
+use snapshot::key::random_digits;
 
 /// 43 base62 digits carry 256 bits.
 const RANDOM_DIGITS: usize = 43;
@@ -11,10 +12,6 @@ pub const ACCESS_TOKEN_PREFIX: &str = "apihub_pat_";
 const SHOWN_DIGITS: usize = 4;
 /// No token of ours is longer; a header beyond it is refused unread.
 pub const TOKEN_BYTES_MAX: usize = 128;
-
-const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-/// The largest multiple of 62 in a byte: bytes from here on would favour the first digits.
-const FAIR_BYTES: u8 = 248;
 
 #[derive(Debug, thiserror::Error)]
 #[error("the system's random source failed: {0}")]
@@ -55,21 +52,7 @@ pub fn digest(token: &str) -> Vec<u8> {
 }
 
 fn mint(prefix: &str) -> Result<Minted, RandomFault> {
-    let secret = format!("{prefix}{}", random_digits()?);
+    let secret = format!("{prefix}{}", random_digits(RANDOM_DIGITS).map_err(RandomFault)?);
     let shown = secret.chars().take(prefix.len() + SHOWN_DIGITS).collect();
     Ok(Minted { digest: digest(&secret), prefix: shown, secret })
-}
-
-fn random_digits() -> Result<String, RandomFault> {
-    let mut digits = String::with_capacity(RANDOM_DIGITS);
-    let mut bytes = [0; 64];
-    // 97 of 100 bytes are fair, so one or two rounds do.
-    while digits.len() < RANDOM_DIGITS {
-        getrandom::fill(&mut bytes).map_err(RandomFault)?;
-        let fair = bytes.iter().filter(|byte| **byte < FAIR_BYTES);
-        let missing = RANDOM_DIGITS - digits.len();
-        digits
-            .extend(fair.filter_map(|byte| ALPHABET.get(usize::from(byte % 62))).take(missing).map(|b| char::from(*b)));
-    }
-    Ok(digits)
 }

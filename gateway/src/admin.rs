@@ -60,6 +60,8 @@ struct SnapshotHealth {
     epoch: String,
     revision: u64,
     newest_revision: u64,
+    /// Of the last good snapshot on disk; null where there is none of this epoch.
+    saved_revision: Option<u64>,
     age_s: u64,
     source: &'static str,
 }
@@ -110,6 +112,7 @@ impl Admin {
             epoch: served.token.epoch.to_string(),
             revision: served.token.revision,
             newest_revision: status.newest_revision(),
+            saved_revision: status.saved_revision(),
             age_s: status.snapshot_age_s(unix_ms()).unwrap_or(0),
             source: match served.source {
                 Source::Disk => "disk",
@@ -139,10 +142,13 @@ fn ready(status: &Status) -> Page {
     if status.is_draining() {
         return Page(StatusCode::SERVICE_UNAVAILABLE, TEXT, b"not ready: draining\n".to_vec());
     }
-    match status.served() {
-        None => Page(StatusCode::SERVICE_UNAVAILABLE, TEXT, b"not ready: no snapshot yet\n".to_vec()),
-        Some(_) => Page(StatusCode::OK, TEXT, b"ready\n".to_vec()),
+    if status.served().is_none() {
+        return Page(StatusCode::SERVICE_UNAVAILABLE, TEXT, b"not ready: no snapshot yet\n".to_vec());
     }
+    if !status.is_open() {
+        return Page(StatusCode::SERVICE_UNAVAILABLE, TEXT, b"not ready: not yet up to date\n".to_vec());
+    }
+    Page(StatusCode::OK, TEXT, b"ready\n".to_vec())
 }
 
 #[async_trait]

@@ -29,7 +29,7 @@ use crate::settings::Settings;
 pub struct RequestHead<'a> {
     pub method: &'a Method,
     pub version: Version,
-    /// The target's authority (HTTP/2), or the `Host` header.
+    /// The target's authority (HTTP/2, or the absolute form), or the `Host` header; `check_edge` makes them one.
     pub host: Option<&'a str>,
     /// As sent, without the query.
     pub raw_path: &'a str,
@@ -76,6 +76,7 @@ pub struct Rejected {
     pub rejection: Rejection,
     /// Where a subscription of this product is known: its 402, 403 and 429 are in the usage log.
     pub context: Option<KnownSubscription>,
+    /// Where `context` is.
     pub limits: Option<LimitAnswers>,
     /// So that a page of an allowed origin can read the error.
     pub cors: Option<CorsGrant>,
@@ -137,7 +138,7 @@ impl InFlight<'_> {
         let limits = match self.take_limits(&known) {
             Ok(limits) => limits,
             Err((rejection, limits)) => {
-                return Err(Box::new(Rejected { rejection, context: Some(known), limits, cors: None }));
+                return Err(Box::new(Rejected { rejection, context: Some(known), limits: Some(limits), cors: None }));
             }
         };
         Ok(Admitted {
@@ -151,9 +152,10 @@ impl InFlight<'_> {
         })
     }
 
-    fn take_limits(&self, known: &KnownSubscription) -> Result<LimitAnswers, (Rejection, Option<LimitAnswers>)> {
-        check_entitlement(known, self.now).map_err(|rejection| (rejection, None))?;
-        limits::take(self.limiter, known, self.now).map_err(|(rejection, limits)| (rejection, Some(limits)))
+    fn take_limits(&self, known: &KnownSubscription) -> Result<LimitAnswers, (Rejection, LimitAnswers)> {
+        check_entitlement(known, self.now)
+            .map_err(|rejection| (rejection, limits::peek(self.limiter, known, self.now)))?;
+        limits::take(self.limiter, known, self.now)
     }
 }
 
@@ -163,6 +165,7 @@ fn check_edge(head: &RequestHead<'_>, rules: &EdgeRules) -> Result<Option<u64>, 
     edge::check_target(head.raw_path, head.query, rules.target_bytes_max)?;
     edge::check_header_size(head.headers, rules.header_bytes_max, rules.header_lines_max)?;
     edge::check_host(head.version, head.host, head.headers)?;
+    edge::check_loop(head.headers)?;
     let declared = edge::read_framing(head.version, head.headers)?;
     Ok(declared.max(head.content_length))
 }
@@ -172,7 +175,7 @@ fn render(route: &Route<'_, '_>, query: Option<&str>) -> String {
 }
 
 impl<'a> RequestHead<'a> {
-    /// `raw_target` are the bytes of path and query as sent; `authority` the target's own, if it has one (HTTP/2).
+    /// `raw_target` are the target's bytes as sent; `authority` is that of HTTP/2, which comes apart from them.
     pub fn read(
         method: &'a Method,
         version: Version,
@@ -181,8 +184,9 @@ impl<'a> RequestHead<'a> {
         headers: &'a HeaderMap,
         peer: IpAddr,
     ) -> Result<RequestHead<'a>, Rejection> {
-        let target = edge::split_target(raw_target)?;
-        let host = authority.or_else(|| headers.get(http::header::HOST).and_then(|host| host.to_str().ok()));
+        let target = edge::split_target(version, raw_target)?;
+        let named = authority.or(target.authority);
+        let host = named.or_else(|| headers.get(http::header::HOST).and_then(|host| host.to_str().ok()));
         let content_length = edge::read_framing(version, headers)?;
         let (raw_path, query) = (target.path, target.query);
         Ok(RequestHead { method, version, host, raw_path, query, headers, peer, content_length })

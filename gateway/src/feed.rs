@@ -4,7 +4,7 @@
 mod assembly;
 mod control_plane;
 mod conversation;
-mod disk;
+pub mod disk;
 mod identity;
 mod keeper;
 #[cfg(test)]
@@ -17,15 +17,17 @@ use ::settings::Secret;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use self::assembly::AssemblyFault;
 pub use self::control_plane::{ControlPlane, ControlPlaneFault};
 use self::conversation::{Conversation, FeedFault};
-pub use self::disk::{DiskFault, DiskSnapshot, FormatFault, Loaded, LoadedFrom};
+pub use self::disk::{DiskFault, DiskSnapshot, FormatFault, Loaded, LoadedFrom, SNAPSHOT_FILE};
 pub use self::identity::{Identity, IdentityFault};
 use crate::clock::{Backoff, unix_ms};
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::metrics::labels::ApplyFailure;
 use crate::metrics::status::{PartState, Served, Source};
+use crate::upstream::Upstreams;
 
 /// Waits between attempts to reach a control plane.
 const RECONNECT_WAIT_FIRST: Duration = Duration::from_millis(100);
@@ -60,6 +62,7 @@ pub fn boot(live: &Live, disk: &DiskSnapshot, metrics: &Metrics) -> bool {
     metrics.config.refused_records.set(i64::try_from(refusals.len()).unwrap_or(i64::MAX));
     live.store(snapshot);
     metrics.status.set_served(Served { token: loaded.token, source: Source::Disk }, loaded.saved_at_ms);
+    metrics.status.set_saved(loaded.token);
     info!(revision = loaded.token.revision, from = ?loaded.from, "serving the last good snapshot from disk");
     true
 }
@@ -70,27 +73,29 @@ pub async fn follow(
     disk: Arc<DiskSnapshot>,
     settings: FeedSettings,
     metrics: Arc<Metrics>,
+    upstreams: Arc<Upstreams>,
     shutdown: watch::Receiver<bool>,
 ) {
     let keeping = keeper::keep(live.clone(), disk, metrics.clone(), shutdown.clone());
     let mut stop = shutdown;
     let following = async {
         tokio::select! {
-            () = follow_for_ever(live, settings, metrics) => {}
+            () = follow_for_ever(live, settings, metrics, &upstreams) => {}
             () = async { drop(stop.wait_for(|stop| *stop).await) } => {}
         }
     };
     tokio::join!(keeping, following);
 }
 
-async fn follow_for_ever(live: Live, settings: FeedSettings, metrics: Arc<Metrics>) {
+async fn follow_for_ever(live: Live, settings: FeedSettings, metrics: Arc<Metrics>, upstreams: &Upstreams) {
     let mut backoff = Backoff::new(RECONNECT_WAIT_FIRST, RECONNECT_WAIT_MAX);
     let mut must_have_full = false;
     // An empty list is possible: a gateway that only ever serves what is on its disk.
     for plane in settings.control_planes.iter().cycle() {
-        let mut conversation = Conversation::new(&live, &settings, &metrics, must_have_full);
+        let mut conversation = Conversation::new(&live, &settings, &metrics, upstreams, must_have_full);
         let fault = conversation.hold(plane).await;
-        must_have_full = conversation.must_have_full() || fault.asks_for_full();
+        // After an older one it says again what it has: only so can a control plane find out that its database was restored.
+        must_have_full = !fault.is_older() && (conversation.must_have_full() || fault.asks_for_full());
         if conversation.has_learnt() {
             backoff.reset();
         }
@@ -122,6 +127,10 @@ impl FeedFault {
             FeedFault::Assembly(fault) => Some(fault.reason()),
             FeedFault::Crashed => Some(ApplyFailure::Crashed),
         }
+    }
+
+    fn is_older(&self) -> bool {
+        matches!(self, FeedFault::Assembly(AssemblyFault::Older { .. }))
     }
 
     fn asks_for_full(&self) -> bool {

@@ -3,6 +3,7 @@
 
 pub mod server;
 pub mod settings;
+mod stack_text;
 
 pub mod proxy;
 

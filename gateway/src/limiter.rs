@@ -26,11 +26,18 @@ const SHARDS: usize = 256;
 /// How often idle slots are given back.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
-/// One slot per subscription that has sent something, shared by its keys. There are never more than subscriptions in the
-/// snapshot's history of one period: an unknown key never gets here.
+/// What a subscription's requests are counted apart by: those of its test keys take nothing from its live ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    Live,
+    Test,
+}
+
+/// One slot per lane of a subscription that has sent something, shared by its keys. There are never more than twice the
+/// subscriptions in the snapshot's history of one period: an unknown key never gets here.
 #[derive(Debug)]
 pub struct Limiter {
-    slots: DashMap<u64, Slot>,
+    slots: DashMap<(u64, Lane), Slot>,
 }
 
 impl Default for Limiter {
@@ -49,16 +56,33 @@ impl Limiter {
     pub fn check(
         &self,
         subscription: &Subscription,
+        lane: Lane,
         policy: &Policy,
         quota: Option<Quota>,
         now: Now,
     ) -> Result<LimitAnswers, LimitRefusal> {
+        let place = (subscription.meter_id, lane);
         // The shard stays read-locked for the nanoseconds of the check, so that no sweep takes the slot away meanwhile.
-        if let Some(slot) = self.slots.get(&subscription.meter_id) {
+        if let Some(slot) = self.slots.get(&place) {
             return slot.check(subscription, policy, quota, now);
         }
-        let slot = self.slots.entry(subscription.meter_id).or_default().downgrade();
+        let slot = self.slots.entry(place).or_default().downgrade();
         slot.check(subscription, policy, quota, now)
+    }
+
+    /// The same figures for a request that is not counted. Takes nothing and makes no slot.
+    pub fn peek(
+        &self,
+        subscription: &Subscription,
+        lane: Lane,
+        policy: &Policy,
+        quota: Option<Quota>,
+        now: Now,
+    ) -> LimitAnswers {
+        match self.slots.get(&(subscription.meter_id, lane)) {
+            Some(slot) => slot.peek(subscription, policy, quota, now),
+            None => Slot::default().peek(subscription, policy, quota, now),
+        }
     }
 
     /// Gives back the slots that hold nothing. A slot with a used quota stays until its period is over.

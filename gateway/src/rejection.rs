@@ -65,6 +65,7 @@ pub enum Rejection {
     PlanUnavailable,
     NoHealthyUpstream,
     UpstreamTimeout,
+    LoopDetected,
 }
 
 impl Rejection {

@@ -3,7 +3,9 @@
 
 mod background;
 mod edge;
+mod gate;
 mod guard;
+mod interfaces;
 mod place;
 mod stop;
 mod tls;
@@ -35,14 +37,13 @@ use crate::upstream::{SystemLookup, Upstreams, keep_resolved};
 use crate::usage::{self, UsageSettings};
 use background::Tasks;
 use edge::Edge;
+use gate::Gated;
 use guard::ConnectionGuard;
 use stop::{Background, StopSignals, leave_early};
 use tls::Certificate;
 
 /// What remains for the runtimes once the process wants to leave; nothing is in flight any more by then.
 const RUNTIMES_END_S: u64 = 1;
-/// The name of the last good snapshot in the data directory.
-const SNAPSHOT_FILE: &str = "snapshot";
 
 /// Runs the gateway until it is told to stop; then the process ends from within. Errors: what is missing at the start.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
@@ -93,10 +94,11 @@ impl Parts {
     fn new(settings: &Settings, data_dir: &Path) -> anyhow::Result<Parts> {
         let identity = Identity::read_or_make(data_dir, &settings.node.name)?;
         let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"))?);
-        let disk = Arc::new(DiskSnapshot::at(data_dir.join(SNAPSHOT_FILE)));
+        let disk = Arc::new(DiskSnapshot::at(data_dir.join(feed::SNAPSHOT_FILE)));
         let live = Live::new(Snapshot::empty());
         feed::boot(&live, &disk, &metrics);
-        let upstreams = Upstreams::new(settings.upstream.clone(), settings.own_listeners(), metrics.clone());
+        let upstreams =
+            Upstreams::new(settings.upstream.clone(), interfaces::spell_out(settings.own_listeners()), metrics.clone());
         let feed = feed_settings(settings, identity.clone())?;
         let (limiter, upstreams) = (Arc::new(Limiter::new()), Arc::new(upstreams));
         Ok(Parts { identity, metrics, live, disk, limiter, upstreams, feed, is_leaving: Arc::default() })
@@ -118,8 +120,8 @@ impl Parts {
         };
         let (recorder, shipper) = usage::channel(usage_settings, metrics.clone());
         tasks.add("usage", move |stop| shipper.run(stop));
-        let followed = (live.clone(), metrics.clone());
-        tasks.add("feed", move |stop| feed::follow(followed.0, disk, feed, followed.1, stop));
+        let followed = (live.clone(), metrics.clone(), upstreams.clone());
+        tasks.add("feed", move |stop| feed::follow(followed.0, disk, feed, followed.1, followed.2, stop));
         let resolved = (upstreams.clone(), live.clone());
         tasks.add("resolver", move |stop| keep_resolved(resolved.0, resolved.1, Arc::new(SystemLookup::new()), stop));
         let swept = (limiter.clone(), metrics.clone());
@@ -128,6 +130,7 @@ impl Parts {
             tasks.add("certificate", move |stop| certificate.keep_fresh(https, stop));
         }
 
+        let named = upstreams.clone();
         let book = Book { metrics: metrics.clone(), usage: recorder, access: settings.log.access };
         let gateway = Gateway {
             live: live.clone(),
@@ -141,6 +144,7 @@ impl Parts {
             is_leaving,
         };
         let server = tasks.server;
+        let names = gate::Names { upstreams: named, live: live.clone() };
         let edge = Edge {
             proxy: Arc::new(http_proxy(&server.configuration, gateway)),
             guard: ConnectionGuard::new(&settings.limits),
@@ -148,7 +152,9 @@ impl Parts {
             metrics: metrics.clone(),
             client: settings.client.clone(),
         };
-        server.add_service(client_service(settings, edge, certificate)?);
+        let service = client_service(settings, edge, certificate)?;
+        let has_control_planes = !settings.feed.control_planes.is_empty();
+        server.add_service(Gated { service, metrics: metrics.clone(), has_control_planes, names });
         let mut admin = admin::service(&settings.admin.listen.to_string(), metrics, identity);
         admin.threads = Some(1);
         server.add_service(admin);

@@ -3,20 +3,22 @@
 
 mod health;
 mod peer;
+mod ready;
 mod resolver;
 mod table;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use snapshot::guard::{AddressPolicy, ForbiddenAddress};
 use snapshot::record::Endpoint;
 use snapshot::target::Target;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use url::Host;
 use uuid::Uuid;
 
@@ -25,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::settings;
 use health::HealthBook;
 pub use peer::PeerPlan;
+pub use ready::SWAP_WAIT_MAX;
 pub use resolver::{Lookup, SystemLookup, keep_resolved};
 use table::Table;
 
@@ -51,15 +54,20 @@ pub struct Upstreams {
     health: HealthBook,
     settings: settings::Upstream,
     metrics: Arc<Metrics>,
-    /// Wakes the resolver when a request met a name that nobody has resolved.
+    /// Wakes the resolver: names are coming, or a request met one that nobody has resolved.
     wanted: Notify,
+    /// Names of a snapshot that waits for them; followed beside those of the served one.
+    coming: Mutex<HashSet<(Box<str>, u16)>>,
+    /// Tells of each look-up that has ended.
+    tried: watch::Sender<()>,
 }
 
 impl Upstreams {
     pub fn new(settings: settings::Upstream, own_listeners: Vec<SocketAddr>, metrics: Arc<Metrics>) -> Upstreams {
         let policy = AddressPolicy { allow: settings.allow.clone(), own_listeners };
         let (table, health) = (Table::default(), HealthBook::default());
-        Upstreams { policy, table, health, settings, metrics, wanted: Notify::new() }
+        let (wanted, coming, tried) = (Notify::new(), Mutex::default(), watch::Sender::new(()));
+        Upstreams { policy, table, health, settings, metrics, wanted, coming, tried }
     }
 
     /// The next address for a target, in turn. `tried` are those that already failed for this request.

@@ -1,6 +1,10 @@
 //! The figures that a client reads in the headers, projected from the last contact with Redis and what the node holds. Writes
 //! no header, and promises no more than an estimate: other nodes spend meanwhile.
 
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
+
 use crate::policy::{Algorithm, Policy};
 use crate::slot::Slot;
 use crate::slot::lease::Tick;

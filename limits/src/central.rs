@@ -6,7 +6,8 @@ mod fixed;
 mod key;
 mod quota;
 mod sliding;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 pub(crate) mod tests;
 
 use std::collections::HashMap;

@@ -6,7 +6,7 @@ use crate::terms::{FORECAST_EXTRA_NS, Terms};
 const SECOND_NS: u128 = 1_000_000_000;
 const MILLI: u128 = 1_000;
 /// The smoothed rate forgets in this many ticks.
-const MEMORY_TICKS: u64 = 3;
+const MEMORY_TICKS: u64 = 5;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Demand {
@@ -42,11 +42,11 @@ impl Demand {
         self.recent_since_ns = now_ns;
     }
 
-    /// Tokens for the next tick with a fifth to spare; 0 where it would not be half a token, and the key lives on overdraft.
+    /// Tokens for the next tick with a fifth to spare; 0 where it would not be a whole one, and the key lives on overdraft.
     pub(crate) fn forecast(&self, terms: &Terms) -> u32 {
         let ahead = u128::from(terms.tick_ns + FORECAST_EXTRA_NS);
         let (milli, whole) = (u128::from(self.rate_milli) * ahead * 12, 10 * MILLI * SECOND_NS);
-        if milli * 2 < whole {
+        if milli < whole {
             return 0;
         }
         u32::try_from(milli.div_ceil(whole)).unwrap_or(u32::MAX)

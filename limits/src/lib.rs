@@ -21,6 +21,7 @@ pub mod wire;
 pub mod answer;
 
 mod mutant;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod simulation;
 mod sync;

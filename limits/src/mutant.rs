@@ -3,6 +3,7 @@
 
 /// One deliberate mistake. The first five were found by property tests of the design; the others are the classic traps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(any(not(test), loom), allow(dead_code))] // Some are made by the simulation itself.
 pub(crate) enum Mutant {
     /// A new lease prolongs the life of the tokens that are already held.
     LeaseRenewed,
@@ -25,6 +26,7 @@ pub(crate) enum Mutant {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 impl Mutant {
     pub(crate) const ALL: [Mutant; 9] = [
         Mutant::LeaseRenewed,
@@ -40,23 +42,26 @@ impl Mutant {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 thread_local! {
     static ACTIVE: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
 
 /// Whether this mistake is to be made.
 #[cfg(test)]
+#[cfg(not(loom))]
 pub(crate) fn is(mutant: Mutant) -> bool {
     ACTIVE.with(|active| active.get() == Some(mutant))
 }
 
-#[cfg(not(test))]
+#[cfg(any(not(test), loom))]
 pub(crate) const fn is(_: Mutant) -> bool {
     false
 }
 
 /// Makes one mistake on this thread while `run` runs.
 #[cfg(test)]
+#[cfg(not(loom))]
 pub(crate) fn with<T>(mutant: Option<Mutant>, run: impl FnOnce() -> T) -> T {
     let before = ACTIVE.with(|active| active.replace(mutant));
     let outcome = run();

@@ -4,10 +4,12 @@
 //! Every truth is one word, changed by compare-and-exchange only: a subtraction that is undone later could create a token
 //! under a concurrent exchange. A failed exchange is another thread's success, so the loops end.
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod interleavings;
 pub mod lease;
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 pub(crate) mod tests;
 
 use self::lease::{Lease, Tick};

@@ -4,6 +4,10 @@
 //! The driver's loop: `poll` → send the request; `hear` what comes; sleep until `wake_at_ns` or until a slot calls. After every
 //! `hear` it decides its waiting requests anew.
 
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
@@ -214,11 +218,8 @@ impl Syncer {
         let reach = self.link.reach();
         let Some(desk) = self.desks.get_mut(place.0) else { return };
         let visit = desk.ledger.visit(&desk.slot, reach, may_freeze, now_ns);
-        if let Some(at) = visit.again_ns
-            && desk.due_ns.is_none_or(|due| at < due)
-        {
-            desk.due_ns = Some(at);
-            self.due.push(Reverse((at, place)));
+        if let Some(at) = visit.again_ns {
+            schedule(desk, &mut self.due, place, at);
         }
         if let Some(ask) = visit.ask {
             if ask.debt > 0 && may_freeze {
@@ -237,11 +238,8 @@ impl Syncer {
             let Some(desk) = self.desks.get_mut(place.0) else { continue };
             let asked = (ask, grant);
             desk.ledger.answered(&desk.slot, asked, reply.now_us, sent_ns, now_ns, (settling, jitter));
-            if desk.due_ns.is_none() {
-                let at = now_ns.saturating_add(desk.ledger.terms().tick_ns);
-                desk.due_ns = Some(at);
-                self.due.push(Reverse((at, *place)));
-            }
+            let at = now_ns.saturating_add(desk.ledger.terms().tick_ns);
+            schedule(desk, &mut self.due, *place, at);
         }
     }
 
@@ -258,5 +256,13 @@ impl Syncer {
         if owed && self.owing.is_empty() {
             self.link.skip_debts();
         }
+    }
+}
+
+/// Only ever sooner: an entry that a sooner one replaced is passed over when its time comes.
+fn schedule(desk: &mut Desk, due: &mut BinaryHeap<Reverse<(u64, Place)>>, place: Place, at_ns: u64) {
+    if desk.due_ns.is_none_or(|due_ns| at_ns < due_ns) {
+        desk.due_ns = Some(at_ns);
+        due.push(Reverse((at_ns, place)));
     }
 }

@@ -6,6 +6,7 @@ mod place;
 mod postgres;
 mod process;
 mod redis;
+mod throw_away;
 
 pub use fault::ServerFault;
 pub use place::{SOCKET_PATH_BYTES_MAX, is_reachable_by_others};
@@ -13,3 +14,4 @@ pub use postgres::{Durability, PrivatePostgres};
 pub use process::{die_with_parent, send};
 pub use redis::PrivateRedis;
 pub use rustix::process::Signal;
+pub use throw_away::ThrowAwayPostgres;

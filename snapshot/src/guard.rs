@@ -39,7 +39,7 @@ impl AddressPolicy {
         let forbid = |reason| Err(ForbiddenAddress { address, reason });
         let ip = canonical(address.ip());
         if self.own_listeners.iter().any(|own| is_own(*own, ip, address.port())) {
-            return forbid("a listener of this gateway");
+            return forbid("one of our own listeners");
         }
         let allowed = |range: &AllowedRange| range.net.contains(&ip) && range.port.is_none_or(|p| p == address.port());
         match forbidden_reason(ip) {
@@ -233,7 +233,7 @@ mod tests {
         assert!(policy.check("[::ffff:127.0.0.1]:9000".parse().unwrap()).is_ok());
         assert!(policy.check("10.2.3.4:1".parse().unwrap()).is_ok());
         assert!(policy.check("127.0.0.1:9001".parse().unwrap()).is_err());
-        assert_eq!(policy.check("127.0.0.1:8080".parse().unwrap()).unwrap_err().reason, "a listener of this gateway");
+        assert_eq!(policy.check("127.0.0.1:8080".parse().unwrap()).unwrap_err().reason, "one of our own listeners");
         assert!(policy.check_all(&["1.1.1.1:443".parse().unwrap(), "192.168.0.1:443".parse().unwrap()]).is_err());
     }
 

@@ -31,6 +31,7 @@ pub struct Target {
     pub scheme: Scheme,
     pub host: Host<String>,
     pub port: u16,
+    authority: String,
     path: Vec<Piece>,
     query: Option<Vec<Piece>>,
 }
@@ -80,7 +81,8 @@ impl Target {
         check_path(&path)?;
         let query = query.map(|query| pieces(query, pattern)).transpose()?;
         check_query(query.as_deref().unwrap_or_default())?;
-        Ok(Target { scheme, host, port, path, query })
+        let authority = if port == default_port(scheme) { host.to_string() } else { format!("{host}:{port}") };
+        Ok(Target { scheme, host, port, authority, path, query })
     }
 
     /// The path and query to send: parameters put in, the request's own query appended.
@@ -114,9 +116,8 @@ impl Target {
     }
 
     /// `host` or `host:port` where the port is not the scheme's own: the `Host` header of the upstream request.
-    pub fn authority(&self) -> String {
-        let default = default_port(self.scheme);
-        if self.port == default { self.host.to_string() } else { format!("{}:{}", self.host, self.port) }
+    pub fn authority(&self) -> &str {
+        &self.authority
     }
 }
 
@@ -230,7 +231,7 @@ mod tests {
     fn parameters_are_put_into_path_and_query_and_re_encoded() {
         let target = parse("https://api.example.com/v2/u/{id}/x/{*rest}?who={id}&k=v").unwrap();
         assert_eq!(target.render(&["a&b=c", "p/q"], Some("z=1")), "/v2/u/a&b=c/x/p/q?who=a%26b%3Dc&k=v&z=1");
-        assert_eq!((target.port, target.authority().as_str()), (443, "api.example.com"));
+        assert_eq!((target.port, target.authority()), (443, "api.example.com"));
         let plain = parse("http://h:8080").unwrap();
         assert_eq!(plain.render(&["1", "2"], None), "/");
         assert_eq!(plain.render(&["1", "2"], Some("q")), "/?q");

@@ -170,6 +170,35 @@ async fn a_gateway_serves_from_its_disk_when_everything_else_is_down() {
 }
 
 #[tokio::test]
+async fn a_key_revoked_while_a_gateway_was_down_is_refused_from_its_first_answer_on() {
+    let mut world = World::start().await;
+    let ann = world.publisher("ann").await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).publish().await;
+    let url = format!("{}{}/x", world.gateway().url, catalog.path);
+    for round in 0..5 {
+        let body = serde_json::json!({ "name": format!("k{round}"), "environment": "live" });
+        let (id, key) = ann.key(&catalog.subscription, body).await;
+        assert_eq!(world.client.get(&url).bearer_auth(&key).send().await.unwrap().status(), 200);
+        eventually("the key is on disk", || async {
+            let health = world.gateway().healthz().await;
+            (health["snapshot"]["saved_revision"] == health["snapshot"]["revision"]).then_some(())
+        })
+        .await;
+        world.gateways[0].role.kill();
+        let request = ann.rest.request(reqwest::Method::POST, &format!("/v1/keys/{id}/revoke"));
+        let request = request.header("prefer", "wait=1").json(&serde_json::json!({}));
+        assert_eq!(ann.rest.send(request).await.unwrap().status, 202);
+        world.gateways[0].role.start_again();
+        // Until it lets clients in, connections are refused.
+        let first = eventually("it answers", || async { world.client.get(&url).bearer_auth(&key).send().await.ok() });
+        assert_eq!(first.await.status(), 401);
+        world.gateways[0].role.ready().await;
+        assert_eq!(world.gateway().healthz().await["snapshot"]["source"], "feed");
+        assert_eq!(world.client.get(&url).bearer_auth(&catalog.key).send().await.unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_stops_ends_as_soon_as_nothing_is_in_flight() {
     let mut world = World::start().await;
     let ann = world.publisher("ann").await;

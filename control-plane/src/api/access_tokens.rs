@@ -14,20 +14,22 @@ use crate::api::auth::Caller;
 use crate::api::extract::{DigestedJson, Path, Query};
 use crate::api::idempotency::IdempotencyKey;
 use crate::api::page::{Page, PageQuery};
-use crate::api::problem::ApiError;
+use crate::api::problem::{ApiError, Code};
 use crate::api::state::AppState;
 use crate::api::write::{Prefer, Written, finish};
 use crate::domain::accounts::{Role, Scope};
 use crate::domain::fault::{Faults, Flaw};
 use crate::domain::text::Name;
-use crate::store::After;
 use crate::store::access_tokens::{self, AccessTokenRow, NewAccessToken};
 use crate::store::audit::{self, Target};
+use crate::store::{After, Transaction, users};
 use crate::tokens;
 
 #[cfg(test)]
 mod tests;
 
+/// Tokens of one user that have not ended.
+const TOKENS_PER_USER_MAX: i64 = 100;
 const LIFETIME_DAYS_DEFAULT: i64 = 90;
 const LIFETIME_DAYS_MAX: i64 = 366;
 
@@ -155,6 +157,7 @@ async fn create(
             if let Some(replay) = once.replay(tx).await? {
                 return Ok(replay);
             }
+            refuse_beyond_limit(tx, caller.user_id).await?;
             let new = NewAccessToken {
                 id: Uuid::now_v7(),
                 user_id: caller.user_id,
@@ -178,6 +181,16 @@ async fn create(
         })
     });
     finish(&state, prefer, written.await?).await
+}
+
+/// The lock on the user makes the count true until the commit.
+async fn refuse_beyond_limit(tx: &Transaction<'_>, user_id: Uuid) -> Result<(), ApiError> {
+    users::lock_user(tx, user_id).await?;
+    if access_tokens::count_valid(tx, user_id).await? >= TOKENS_PER_USER_MAX {
+        let detail = format!("A user has at most {TOKENS_PER_USER_MAX} access tokens. Revoke one first.");
+        return Err(ApiError::new(Code::InvalidState, detail));
+    }
+    Ok(())
 }
 
 /// List your access tokens

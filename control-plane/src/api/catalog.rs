@@ -18,8 +18,7 @@ use crate::api::problem::ApiError;
 use crate::api::source::Source;
 use crate::api::state::AppState;
 use crate::domain::product::{Approval, ProductStatus};
-use crate::publish::summary::Summary;
-use crate::store::catalog::{self, CatalogFilter, ListedProduct};
+use crate::store::catalog::{self, CatalogFilter, ListedProduct, ListedRoute};
 use crate::store::{After, Transaction};
 
 #[cfg(test)]
@@ -120,22 +119,14 @@ fn not_too_fast(state: &AppState, source: Source) -> Result<(), ApiError> {
 async fn detail(tx: &Transaction<'_>, id: Uuid) -> Result<CatalogDetail, ApiError> {
     let row = catalog::get(tx, id).await?.ok_or_else(|| ApiError::not_found("product"))?;
     let plans = catalog::plans(tx, id).await?.into_iter().map(Plan::from).collect();
-    let endpoints = match catalog::live_summary(tx, id).await? {
-        Some(summary) => public_endpoints(summary)?,
-        None => Vec::new(),
-    };
+    let endpoints = catalog::live_routes(tx, id).await?.into_iter().map(CatalogEndpoint::from).collect();
     Ok(CatalogDetail { product: CatalogProduct::from(row), plans, endpoints })
 }
 
-fn public_endpoints(summary: serde_json::Value) -> Result<Vec<CatalogEndpoint>, ApiError> {
-    let summary: Summary =
-        serde_json::from_value(summary).map_err(|error| ApiError::internal(format!("a release's summary: {error}")))?;
-    let shown = summary.endpoints.into_iter().map(|endpoint| CatalogEndpoint {
-        method: endpoint.method,
-        path_pattern: endpoint.path_pattern,
-        scope: endpoint.scope,
-    });
-    Ok(shown.collect())
+impl From<ListedRoute> for CatalogEndpoint {
+    fn from(route: ListedRoute) -> CatalogEndpoint {
+        CatalogEndpoint { method: route.method, path_pattern: route.path_pattern, scope: route.scope }
+    }
 }
 
 impl From<ListedProduct> for CatalogProduct {

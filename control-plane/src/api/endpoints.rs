@@ -4,6 +4,7 @@
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
+use snapshot::guard::AddressPolicy;
 use snapshot::record::ENDPOINTS_MAX;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -71,7 +72,7 @@ async fn create_endpoint(
 ) -> Result<Response, ApiError> {
     let granted = access::to_product(&state, &caller, product, Role::Developer).await?;
     let once = key.claim(&caller, new.digest);
-    let terms = EndpointTerms::parse(&new.body.into())?;
+    let terms = EndpointTerms::parse(&new.body.into(), &state.settings.upstream)?;
     let (once, terms, granted) = (&once, &terms, &granted);
     let written =
         state.store.run_tx("create_endpoint", |tx| Box::pin(create(tx, granted, product, once, terms))).await?;
@@ -150,9 +151,11 @@ async fn edit_endpoint(
     Json(patch): Json<EndpointPatch>,
 ) -> Result<Response, ApiError> {
     let (granted, _) = access::to_endpoint(&state, &caller, id, Role::Developer).await?;
-    let (granted, if_match, patch) = (&granted, &if_match, &patch);
-    let written =
-        state.store.run_tx("edit_endpoint", |tx| Box::pin(edit(tx, granted, id, if_match, patch.clone()))).await?;
+    let (granted, if_match, patch, addresses) = (&granted, &if_match, &patch, &state.settings.upstream);
+    let written = state
+        .store
+        .run_tx("edit_endpoint", |tx| Box::pin(edit(tx, granted, id, if_match, patch.clone(), addresses)))
+        .await?;
     finish(&state, prefer, written).await
 }
 
@@ -162,13 +165,14 @@ async fn edit(
     id: Uuid,
     if_match: &IfMatch,
     patch: EndpointPatch,
+    addresses: &AddressPolicy,
 ) -> Result<Written, ApiError> {
     let row = lock(tx, granted, id).await?;
     if_match.check(row.version)?;
     if row.retired_at.is_some() {
         return Err(ApiError::new(Code::InvalidState, "The endpoint is retired. Create a new one instead."));
     }
-    let terms = EndpointTerms::parse(&patch.over(&row))?;
+    let terms = EndpointTerms::parse(&patch.over(&row), addresses)?;
     let before = Endpoint::from(row);
     let endpoint = Endpoint::from(endpoints::update(tx, id, &terms).await.map_err(route_taken)?);
     granted.log(tx, "endpoint.update", ("endpoint", id), seen(&before)?, seen(&endpoint)?).await?;

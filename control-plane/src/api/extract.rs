@@ -58,17 +58,38 @@ impl<T: DeserializeOwned> FromRequest<AppState> for OptionalJson<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<OptionalJson<T>, ApiError> {
-        let has_type = request.headers().contains_key(header::CONTENT_TYPE);
-        let bytes = if has_type {
-            read_body(request, state).await?
-        } else {
-            read_bytes(request, state.settings.rest.body_bytes_max).await?
-        };
-        match bytes.trim_ascii() {
-            b"" => parse_json(b"{}").map(OptionalJson),
-            _ if !has_type => Err(unsupported_media_type()),
-            text => parse_json(text).map(OptionalJson),
-        }
+        parse_json(&read_optional(request, state).await?).map(OptionalJson)
+    }
+}
+
+/// As `OptionalJson`, with the digest of the body: for creations whose body may be left out.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionalDigestedJson<T> {
+    pub body: T,
+    pub digest: [u8; 32],
+}
+
+impl<T: DeserializeOwned> FromRequest<AppState> for OptionalDigestedJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<OptionalDigestedJson<T>, ApiError> {
+        let bytes = read_optional(request, state).await?;
+        Ok(OptionalDigestedJson { body: parse_json(&bytes)?, digest: Sha256::digest(&bytes).into() })
+    }
+}
+
+/// The body, or `{}` where there is none.
+async fn read_optional(request: Request, state: &AppState) -> Result<Bytes, ApiError> {
+    let has_type = request.headers().contains_key(header::CONTENT_TYPE);
+    let bytes = if has_type {
+        read_body(request, state).await?
+    } else {
+        read_bytes(request, state.settings.rest.body_bytes_max).await?
+    };
+    match bytes.trim_ascii() {
+        b"" => Ok(Bytes::from_static(b"{}")),
+        _ if !has_type => Err(unsupported_media_type()),
+        _ => Ok(bytes),
     }
 }
 

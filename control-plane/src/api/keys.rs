@@ -24,7 +24,7 @@ use crate::api::state::AppState;
 use crate::api::write::{Prefer, Written, finish, to_value};
 use crate::changes::{self, EntityKind};
 use crate::domain::accounts::Role;
-use crate::domain::fault::Faults;
+use crate::domain::fault::{Faults, Flaw};
 use crate::domain::key::{ACTIVE_KEYS_MAX, Environment, KeyStatus, parse_expiry};
 use crate::domain::subscription::SubscriptionStatus;
 use crate::domain::text::{Name, Scope};
@@ -243,7 +243,12 @@ async fn edit(
     let mut faults = Faults::default();
     let name = faults.take("/name", Name::parse(patch.name.as_deref().unwrap_or(&row.name)));
     let expires_at = match patch.expires_at {
-        Some(wanted) => faults.take("/expires_at", parse_expiry(wanted, Timestamp::now())),
+        Some(wanted) => {
+            faults.check("/expires_at", row.successor_id.is_none() || !is_later(wanted, row.expires_at), || {
+                Flaw::new("must not be later than it is: the key was rotated").mend("Use the key that took its place.")
+            });
+            faults.take("/expires_at", parse_expiry(wanted, Timestamp::now()))
+        }
         None => Some(row.expires_at),
     };
     let (name, expires_at) = faults.finish(name.zip(expires_at))?;
@@ -283,6 +288,15 @@ async fn revoke(tx: &Transaction<'_>, granted: &Granted, subscription: Uuid, id:
 async fn lock(tx: &Transaction<'_>, granted: &Granted, subscription: Uuid, id: Uuid) -> Result<KeyRow, ApiError> {
     subscriptions::lock(tx, granted.organization, subscription).await?;
     rows::get(tx, granted.organization, id).await?.ok_or_else(|| ApiError::not_found("key"))
+}
+
+/// Never is the latest.
+fn is_later(wanted: Option<Timestamp>, present: Option<Timestamp>) -> bool {
+    match (wanted, present) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(wanted), Some(present)) => wanted > present,
+    }
 }
 
 fn still_active(row: &KeyRow) -> Result<(), ApiError> {

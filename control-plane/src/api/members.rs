@@ -23,10 +23,13 @@ use crate::domain::accounts::{Email, Role, Scope};
 use crate::domain::fault::Flaw;
 use crate::store::audit::{self, Target};
 use crate::store::members::{self, MEMBER_KEY, MemberRow};
-use crate::store::{After, Transaction, users};
+use crate::store::{After, Transaction, organizations, users};
 
 #[cfg(test)]
 mod tests;
+
+/// Members of one organization.
+const MEMBERS_PER_ORGANIZATION_MAX: i64 = 1_000;
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(change, delete))
@@ -134,6 +137,7 @@ async fn create(
             if let Some(replay) = once.replay(tx).await? {
                 return Ok(replay);
             }
+            refuse_beyond_limit(tx, id).await?;
             let row = add(tx, id, email, role).await?;
             let (user_id, version) = (row.user_id, row.version);
             let view = MemberView::of(row);
@@ -146,6 +150,16 @@ async fn create(
         })
     });
     finish(&state, prefer, written.await?).await
+}
+
+/// The lock on the organization makes the count true until the commit.
+async fn refuse_beyond_limit(tx: &Transaction<'_>, id: Uuid) -> Result<(), ApiError> {
+    organizations::lock_organization(tx, id).await?.ok_or_else(|| ApiError::not_found("organization"))?;
+    if members::count_members(tx, id).await? >= MEMBERS_PER_ORGANIZATION_MAX {
+        let detail = format!("An organization has at most {MEMBERS_PER_ORGANIZATION_MAX} members. Remove one first.");
+        return Err(ApiError::new(Code::InvalidState, detail));
+    }
+    Ok(())
 }
 
 async fn add(tx: &Transaction<'_>, id: Uuid, email: &Email, role: Role) -> Result<MemberRow, ApiError> {

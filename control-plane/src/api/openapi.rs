@@ -4,7 +4,7 @@
 use axum::Router;
 use axum::extract::State;
 use axum::http::header;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -14,6 +14,7 @@ use utoipa::{Modify, OpenApi as _};
 use crate::api::problem::{FieldError, Problem};
 use crate::api::state::AppState;
 
+mod fields;
 mod reference;
 
 #[cfg(test)]
@@ -23,7 +24,7 @@ mod tests;
 #[openapi(
     info(
         title = "API-HUB control plane",
-        description = "Publish APIs, sell plans, hand out keys. Errors are RFC 9457 problems; lists are cursor pages.",
+        description = "Publish APIs, sell plans, hand out keys. Errors are RFC 9457 problems; lists are cursor pages. Wherever an access token is asked for, a browser may show its session's cookie instead.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     servers((url = "/", description = "This control plane")),
@@ -57,8 +58,10 @@ pub fn base() -> OpenApi {
 
 /// Adds what every operation shares: a summary, that errors are problems, and that credentials are needed unless it says otherwise.
 pub fn complete(mut document: OpenApi) -> OpenApi {
+    fields::describe_bodies(&mut document);
     for item in document.paths.paths.values_mut() {
         for operation in operations_of(item) {
+            fields::describe_parameters(operation);
             complete_operation(operation);
         }
     }
@@ -89,10 +92,9 @@ fn complete_operation(operation: &mut Operation) {
     if operation.summary.is_none() {
         operation.summary = operation.operation_id.as_deref().map(words_of);
     }
+    // The description of the whole says that browsers show a session instead: programs that read this have tokens.
     let no_scopes: [&str; 0] = [];
-    operation.security.get_or_insert_with(|| {
-        vec![SecurityRequirement::new("session", no_scopes), SecurityRequirement::new("access_token", no_scopes)]
-    });
+    operation.security.get_or_insert_with(|| vec![SecurityRequirement::new("access_token", no_scopes)]);
 }
 
 /// `list_catalog` reads "List catalog".
@@ -115,6 +117,8 @@ pub fn routes(document: OpenApi) -> Router<AppState> {
     let value = serde_json::to_value(&document).unwrap_or_default();
     let rendered = Rendered { json: json.into(), page: reference::render(&value).into() };
     Router::new()
+        // Until there is a dashboard.
+        .route("/", get(async || Redirect::to("/v1/reference")))
         .route("/v1/openapi.json", get(show_document))
         .route("/v1/reference", get(show_reference))
         .with_state(rendered)

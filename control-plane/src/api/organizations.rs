@@ -28,11 +28,13 @@ use crate::store::members::insert_member;
 use crate::store::organizations::{
     self, NewOrganization, OrganizationChange, OrganizationRow, OwnOrganization, SLUG_KEY,
 };
-use crate::store::{After, StoreError, Transaction};
+use crate::store::{After, StoreError, Transaction, users};
 
 #[cfg(test)]
 mod tests;
 
+/// Organizations that one user owns: bounds what a registration can cost.
+const ORGANIZATIONS_PER_USER_MAX: i64 = 100;
 const TIME_ZONE_DEFAULT: &str = "UTC";
 const CURRENCY_DEFAULT: &str = "USD";
 
@@ -196,6 +198,7 @@ async fn create(
             if let Some(replay) = once.replay(tx).await? {
                 return Ok(replay);
             }
+            refuse_beyond_limit(tx, caller.user_id).await?;
             terms.check_time_zone(tx).await?;
             let row = insert(tx, terms).await?;
             insert_member(tx, row.id, caller.user_id, Role::Owner).await?;
@@ -209,6 +212,16 @@ async fn create(
         })
     });
     finish(&state, prefer, written.await?).await
+}
+
+/// The lock on the user makes the count true until the commit.
+async fn refuse_beyond_limit(tx: &Transaction<'_>, user_id: Uuid) -> Result<(), ApiError> {
+    users::lock_user(tx, user_id).await?;
+    if organizations::count_owned(tx, user_id).await? >= ORGANIZATIONS_PER_USER_MAX {
+        let detail = format!("A user owns at most {ORGANIZATIONS_PER_USER_MAX} organizations. Leave one first.");
+        return Err(ApiError::new(Code::InvalidState, detail));
+    }
+    Ok(())
 }
 
 async fn insert(tx: &Transaction<'_>, terms: &Terms) -> Result<OrganizationRow, ApiError> {
@@ -295,14 +308,19 @@ async fn change(
                 true => slug_taken(),
                 false => ApiError::from(error),
             })?;
+            // Gateways know of an organization its slug, and its time zone by the ends of the periods that it bills.
+            let is_in_snapshot = is_renamed || after.time_zone != before.time_zone;
             let (version, shown) = (after.version, json!({"slug": before.slug, "name": before.name}));
             let view = OrganizationView::of(after, member.role);
             let target = Target { kind: "organization", id, organization_id: Some(id) };
             audit::write(tx, &caller.actor(), "organization.update", target, Some(shown), Some(to_value(&view)?))
                 .await?;
             let written = Written::ok(&view)?.version(version);
+            if !is_in_snapshot {
+                return Ok::<_, ApiError>(written);
+            }
             let change = changes::record(tx, EntityKind::Organization, id).await?;
-            Ok::<_, ApiError>(written.change(change))
+            Ok(written.change(change))
         })
     });
     finish(&state, prefer, written.await?).await

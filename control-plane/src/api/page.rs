@@ -7,8 +7,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use crate::api::problem::ApiError;
-use crate::domain::fault::Flaw;
 use crate::store::After;
 
 #[cfg(test)]
@@ -19,6 +17,8 @@ pub const PAGE_ROWS_DEFAULT: u64 = 20;
 /// Version byte, microseconds, id.
 const CURSOR_BYTES: usize = 1 + 8 + 16;
 const CURSOR_VERSION: u8 = 1;
+/// What every cursor looks like: base64url of the bytes above, of a time that a clock can show. For the OpenAPI document.
+pub const CURSOR_PATTERN: &str = "^AQ[A-H][A-Za-z0-9_-]{30}[AQgw]$";
 
 /// How many rows: 1 to `PAGE_ROWS_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,9 +113,4 @@ pub struct Page<T> {
     pub data: Vec<T>,
     /// Send it as `cursor` for the next page; null on the last.
     pub next_cursor: Option<String>,
-}
-
-/// For handlers whose filter is wrong in a way that only they can see.
-pub fn bad_filter(name: &str, reason: &str) -> ApiError {
-    ApiError::field(&format!("/{name}"), Flaw::new(reason))
 }

@@ -139,6 +139,11 @@ impl From<StoreError> for ApiError {
                 ApiError::new(Code::Unavailable, "The database does not answer in time. Nothing was changed.")
                     .with_retry_after(UNAVAILABLE_RETRY_AFTER_S)
             }
+            StoreError::OutcomeUnknown(_) => ApiError::new(
+                Code::Unavailable,
+                "It may or may not have been done: read it again, or repeat with the same Idempotency-Key.",
+            )
+            .with_retry_after(UNAVAILABLE_RETRY_AFTER_S),
             StoreError::Conflict { .. } => {
                 ApiError::new(Code::AlreadyExists, "Something with this name exists already.")
             }

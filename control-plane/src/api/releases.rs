@@ -275,16 +275,17 @@ async fn show_release(
 ) -> Result<axum::Json<ReleaseDetail>, ApiError> {
     let granted = access::to_product(&state, &caller, id, Role::Viewer).await?;
     let granted = &granted;
-    let (live, row) = state
+    let (live, row, summary) = state
         .store
         .read::<_, ApiError, _>("show_release", |tx| {
             Box::pin(async move {
                 let live = products::get(tx, granted.organization, id).await?.and_then(|row| row.live_release_id);
-                Ok((live, find(tx, granted, id, number).await?))
+                let row = find(tx, granted, id, number).await?;
+                let summary = releases::summary(tx, row.id).await?;
+                Ok((live, row, summary))
             })
         })
         .await?;
-    let summary = row.summary.clone();
     let is_live = live == Some(row.id);
     Ok(axum::Json(ReleaseDetail { release: Release::of(row, is_live), summary }))
 }
@@ -302,10 +303,13 @@ async fn compare_releases(
     let (before, after) = state
         .store
         .read::<_, ApiError, _>("compare_releases", |tx| {
-            Box::pin(async move { Ok((find(tx, granted, id, from).await?, find(tx, granted, id, to).await?)) })
+            Box::pin(async move {
+                let (before, after) = (find(tx, granted, id, from).await?, find(tx, granted, id, to).await?);
+                Ok((releases::summary(tx, before.id).await?, releases::summary(tx, after.id).await?))
+            })
         })
         .await?;
-    Ok(axum::Json(Comparison { from, to, diff: compare(&before.summary, &after.summary) }))
+    Ok(axum::Json(Comparison { from, to, diff: compare(&before, &after) }))
 }
 
 async fn find(tx: &Transaction<'_>, granted: &Granted, product: Uuid, number: i32) -> Result<ReleaseRow, ApiError> {

@@ -24,7 +24,7 @@ use crate::api::state::AppState;
 use crate::api::users::UserView;
 use crate::api::write::{Prefer, Written, finish};
 use crate::domain::accounts::Scope;
-use crate::passwords::PASSWORD_BYTES_MAX;
+use crate::passwords::PASSWORD_CHARS_MAX;
 use crate::store::audit::{self, Actor, Target};
 use crate::store::sessions::{NewSession, SessionRow};
 use crate::store::users::{SignInRow, UserRow};
@@ -129,7 +129,7 @@ async fn authenticate(state: &AppState, body: CreateSession) -> Result<UserRow, 
         None => (None, None),
     };
     // Nobody could have set a longer one; hashing it would only take time.
-    let password = if body.password.len() > PASSWORD_BYTES_MAX { String::new() } else { body.password };
+    let password = if body.password.chars().count() > PASSWORD_CHARS_MAX { String::new() } else { body.password };
     let is_right = state.passwords.verify(Secret::new(password), hash).await?;
     let user = user.filter(|user| is_right && user.is_active);
     user.ok_or_else(|| ApiError::new(Code::InvalidCredentials, "Check both and try again."))

@@ -46,6 +46,7 @@ pub(super) async fn run(store: Store, signals: Signals, kept_days: u32, shutdown
 async fn lead_session(store: &Store, signals: &Signals, kept_days: u32) -> Result<(), StoreError> {
     let (client, driver) = store.session().await?;
     let mut driving = AbortOnDropHandle::new(tokio::spawn(driver));
+    bounded(rows::limit_idleness(&client)).await?;
     while !bounded(rows::try_lead(&client)).await? {
         tokio::time::sleep(LEAD_POLL).await;
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::publish::builder::rows::Rows;
-use crate::store::changes::list_changes;
+use crate::store::changes::{limit_idleness, list_changes, prune_changes, try_lead};
 use crate::store::nodes::{AckRow, NewNode, RegisterError, mark_disconnected, register_node, save_acks, set_state};
 use crate::store::snapshot_rows::{begin_moment, end_moment, read_feed_state};
 use crate::store::{Store, StoreError};
@@ -138,7 +138,8 @@ fn node(name: &str) -> NewNode {
 }
 
 async fn ack(store: &Store, node: &NewNode, epoch: Uuid, revision: i64) {
-    let row = AckRow { node_id: node.id, boot_id: node.boot_id, epoch, revision, refusals: serde_json::json!([]) };
+    let (node_id, boot_id, refusals) = (node.id, node.boot_id, serde_json::json!([]));
+    let row = AckRow { node_id, boot_id, is_connected: true, epoch, revision, refusals };
     save_acks(store, &[row]).await.unwrap();
 }
 
@@ -185,7 +186,7 @@ async fn served_means_every_expected_node_and_a_missing_one_is_named() {
 #[tokio::test]
 async fn a_name_belongs_to_one_connected_node_and_passes_on_when_it_left() {
     let rows = Rows::start().await;
-    let (first, mut second) = (node("gateway"), node("gateway"));
+    let (first, second) = (node("gateway"), node("gateway"));
     register_node(&rows.store, &first).await.unwrap();
     let refused = register_node(&rows.store, &second).await;
     assert!(matches!(refused, Err(RegisterError::NameTaken { .. })), "{refused:?}");
@@ -194,14 +195,112 @@ async fn a_name_belongs_to_one_connected_node_and_passes_on_when_it_left() {
     let state = "SELECT state FROM nodes WHERE id = $1";
     let removed: String = rows.client.query_one(state, &[&first.id]).await.unwrap().get(0);
     assert_eq!(removed, "removed");
+}
 
-    // The same node starts anew: of its older process nothing counts any more.
-    let old_boot = NewNode { ..second.clone() };
-    second.boot_id = Uuid::now_v7();
-    register_node(&rows.store, &second).await.unwrap();
+#[tokio::test(flavor = "multi_thread")]
+async fn while_two_processes_of_a_node_are_connected_both_must_serve_and_then_the_one_that_stays() {
+    let rows = Rows::start().await;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let revisions = Revisions::start(rows.store.clone(), 7, &stop);
+    let lag = async |revision| revisions.served(revision, Duration::ZERO).await.unwrap().missing;
+    let missing = |served_revision| vec![NodeLag { name: "gateway".into(), served_revision }];
     let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
-    ack(&rows.store, &old_boot, epoch, 5).await;
-    let served = "SELECT served_revision FROM nodes WHERE id = $1";
-    let revision: Option<i64> = rows.client.query_one(served, &[&second.id]).await.unwrap().get(0);
-    assert_eq!(revision, None);
+    let old = node("gateway");
+    let new = NewNode { boot_id: Uuid::now_v7(), ..old.clone() };
+    // The control plane was started anew during the upgrade: the old process says hello last.
+    for process in [&new, &old] {
+        register_node(&rows.store, process).await.unwrap();
+    }
+    ack(&rows.store, &old, epoch, 5).await;
+    assert_eq!(lag(5).await, missing(None), "the old process alone does not answer for the node");
+    ack(&rows.store, &new, epoch, 4).await;
+    assert_eq!(lag(5).await, missing(Some(4)));
+    ack(&rows.store, &new, epoch, 5).await;
+    assert_eq!(lag(5).await, []);
+    ack(&rows.store, &new, epoch, 3).await;
+    assert_eq!(lag(5).await, [], "what was overtaken on the way does not count");
+
+    mark_disconnected(&rows.store, old.id, old.boot_id).await.unwrap();
+    ack(&rows.store, &new, epoch, 6).await;
+    assert_eq!(lag(6).await, [], "the process that stays answers alone");
+    mark_disconnected(&rows.store, new.id, new.boot_id).await.unwrap();
+    assert_eq!(lag(6).await, [], "what the last one served is known");
+    assert_eq!(lag(7).await, missing(Some(6)));
+
+    // A process that starts anew begins with nothing, whatever the former ones served.
+    let next = NewNode { boot_id: Uuid::now_v7(), ..old.clone() };
+    register_node(&rows.store, &next).await.unwrap();
+    assert_eq!(lag(6).await, missing(None));
+    let processes = rows.client.query_one("SELECT count(*) FROM node_processes", &[]).await.unwrap();
+    assert_eq!(processes.get::<_, i64>(0), 1, "those that are gone are forgotten");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_refuses_what_was_written_does_not_serve_it() {
+    let rows = Rows::start().await;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let revisions = Revisions::start(rows.store.clone(), 7, &stop);
+    let gateway = node("gateway");
+    register_node(&rows.store, &gateway).await.unwrap();
+    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let (refused, refused_too) = (Uuid::now_v7(), Uuid::now_v7());
+    let both = rows.store.run_tx("write", |tx| {
+        Box::pin(async move {
+            record(tx, EntityKind::Product, refused).await?;
+            record(tx, EntityKind::Key, refused_too).await
+        })
+    });
+    let both = revisions.numbered(both.await.unwrap()).await.unwrap();
+    let other = revisions.numbered(write(&rows.store, 0).await.1).await.unwrap();
+    let (node_id, boot_id, revision) = (gateway.id, gateway.boot_id, i64::try_from(other).unwrap());
+    let refuse = async |entity: String| {
+        let refusals = serde_json::json!([{ "entity": entity, "reason": "lacks cors.v9" }]);
+        let row = AckRow { node_id, boot_id, is_connected: true, epoch, revision, refusals };
+        save_acks(&rows.store, &[row]).await.unwrap();
+        let missing = async |revision| revisions.served(revision, Duration::ZERO).await.unwrap().missing.len();
+        (missing(both).await, missing(other).await)
+    };
+    assert_eq!(refuse(format!("product {refused}")).await, (1, 0), "by any change of the same transaction");
+    assert_eq!(refuse(format!("key {refused_too}")).await, (1, 0));
+    assert_eq!(refuse(format!("plan {refused}")).await, (0, 0));
+    assert_eq!(refuse("others".into()).await, (1, 1), "it may be among those that are not listed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_vanished_without_a_word_gives_numbering_up_within_seconds() {
+    let rows = Rows::start().await;
+    let (silent, driver) = rows.store.session().await.unwrap();
+    let _driving = AbortOnDropHandle::new(tokio::spawn(driver));
+    limit_idleness(&silent).await.unwrap();
+    assert!(try_lead(&silent).await.unwrap());
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let revisions = Revisions::start(rows.store.clone(), 7, &stop);
+    let (_, change) = write(&rows.store, 0).await;
+    let numbered = async {
+        loop {
+            if let Ok(revision) = revisions.numbered(change).await {
+                return revision;
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, numbered).await.expect("another one leads"), 1);
+}
+
+#[tokio::test]
+async fn old_changes_are_forgotten_without_a_gap() {
+    let rows = Rows::start().await;
+    for _ in 0..4 {
+        rows.changed("key", Uuid::now_v7()).await;
+    }
+    rows.number().await;
+    // A long transaction: its change is older than the one that was numbered before it.
+    let age = "UPDATE config_changes SET created_at = now() - interval '8 days' WHERE revision IN (1, 3)";
+    rows.sql("ALTER TABLE config_changes DISABLE TRIGGER USER", &[]).await;
+    rows.sql(age, &[]).await;
+    prune_changes(&rows.client, 7, 100).await.unwrap();
+    let left = rows.client.query("SELECT revision FROM config_changes ORDER BY revision", &[]).await.unwrap();
+    assert_eq!(left.iter().map(|row| row.get::<_, i64>(0)).collect::<Vec<_>>(), [2, 3, 4]);
 }

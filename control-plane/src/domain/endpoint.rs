@@ -1,10 +1,14 @@
 //! An endpoint: method and path pattern on our side, target URL on the publisher's. Parsed with the very functions that
-//! the gateway compiles with. Whether two of them collide, or an address is forbidden, is found when publishing.
+//! the gateway compiles with. A literal address is judged by the operator's rules; a name is judged when it is resolved.
+//! Whether two endpoints collide is found when publishing.
 
+use std::net::{IpAddr, SocketAddr};
+
+use snapshot::guard::AddressPolicy;
 use snapshot::pattern::Pattern;
 use snapshot::record::{RETRIES_MAX, TIMEOUT_MS_MAX};
 use snapshot::routes::MethodMatch;
-use snapshot::target::Target;
+use snapshot::target::{Host, Target};
 
 use super::fault::{Faults, Flaw};
 use super::text::Scope;
@@ -14,7 +18,7 @@ pub const CONNECT_TIMEOUT_MS_DEFAULT: u32 = 2_000;
 pub const READ_TIMEOUT_MS_DEFAULT: u32 = 30_000;
 pub const WRITE_TIMEOUT_MS_DEFAULT: u32 = 30_000;
 /// Longest connect timeout: a caller waits for no dead upstream longer than this.
-const CONNECT_TIMEOUT_MS_MAX: u32 = 60_000;
+pub const CONNECT_TIMEOUT_MS_MAX: u32 = 60_000;
 
 text_enum! {
     /// What is spoken with the upstream: `auto` is HTTP/1.1 or whatever TLS negotiates.
@@ -53,12 +57,13 @@ pub struct EndpointTerms {
 
 impl EndpointTerms {
     /// Errors: every fault, each with the field's pointer.
-    pub fn parse(draft: &EndpointDraft) -> Result<EndpointTerms, Faults> {
+    pub fn parse(draft: &EndpointDraft, addresses: &AddressPolicy) -> Result<EndpointTerms, Faults> {
         let mut faults = Faults::default();
         let method = faults.take("/method", method(&draft.method));
         let pattern = faults.take("/path_pattern", pattern(&draft.path_pattern));
-        let target =
-            pattern.as_ref().and_then(|pattern| faults.take("/target_url", target(&draft.target_url, pattern)));
+        let target = pattern
+            .as_ref()
+            .and_then(|pattern| faults.take("/target_url", target(&draft.target_url, pattern, addresses)));
         let scope = faults.take("/scope", draft.scope.as_deref().map(Scope::parse).transpose());
         let connect = faults.take("/connect_timeout_ms", timeout(draft.connect_timeout_ms, CONNECT_TIMEOUT_MS_MAX));
         let read = faults.take("/read_timeout_ms", timeout(draft.read_timeout_ms, TIMEOUT_MS_MAX));
@@ -95,11 +100,24 @@ fn pattern(text: &str) -> Result<Pattern, Flaw> {
     Pattern::parse(text).map_err(|fault| Flaw::new(fault.to_string()).mend("for example /users/{id} or /files/{*rest}"))
 }
 
-fn target(text: &str, pattern: &Pattern) -> Result<String, Flaw> {
+fn target(text: &str, pattern: &Pattern, addresses: &AddressPolicy) -> Result<String, Flaw> {
     let flaw = |fault: snapshot::target::TargetFault| {
         Flaw::new(fault.to_string()).mend("for example https://api.example.com/v2/users/{id}")
     };
-    Target::parse(text, pattern).map(|_| text.to_owned()).map_err(flaw)
+    let target = Target::parse(text, pattern).map_err(flaw)?;
+    check_address(&target, addresses)?;
+    Ok(text.to_owned())
+}
+
+/// Judges a target that names an address. Every spelling of one counts: the parser has turned it into the address.
+pub fn check_address(target: &Target, addresses: &AddressPolicy) -> Result<(), Flaw> {
+    let ip = match target.host {
+        Host::Ipv4(ip) => IpAddr::V4(ip),
+        Host::Ipv6(ip) => IpAddr::V6(ip),
+        Host::Domain(_) => return Ok(()),
+    };
+    let mend = "use an address on the public internet, or ask the operator of this installation to allow the range";
+    addresses.check(SocketAddr::new(ip, target.port)).map_err(|fault| Flaw::new(fault.to_string()).mend(mend))
 }
 
 fn timeout(value_ms: u32, max_ms: u32) -> Result<i32, Flaw> {

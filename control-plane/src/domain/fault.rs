@@ -71,10 +71,6 @@ impl Faults {
         self.found.push(flaw.at(pointer));
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
-    }
-
     /// The value when nothing was noted. `whole` is `None` only after a flaw.
     pub fn finish<T>(self, whole: Option<T>) -> Result<T, Faults> {
         match whole {
@@ -85,11 +81,5 @@ impl Faults {
 
     pub fn into_vec(self) -> Vec<Fault> {
         self.found
-    }
-}
-
-impl From<Vec<Fault>> for Faults {
-    fn from(found: Vec<Fault>) -> Faults {
-        Faults { found }
     }
 }

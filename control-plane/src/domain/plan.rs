@@ -12,8 +12,8 @@ const MONEY_SCALE: u32 = 6;
 /// Largest amount, in units of its currency: what `numeric(20, 6)` holds.
 const MONEY_MAX: i64 = 99_999_999_999_999;
 /// Largest monthly quota.
-const INCLUDED_REQUESTS_MAX: u64 = 1_000_000_000_000;
-const TRIAL_DAYS_MAX: u32 = 365;
+pub const INCLUDED_REQUESTS_MAX: u64 = 1_000_000_000_000;
+pub const TRIAL_DAYS_MAX: u32 = 365;
 /// A token bucket that names no burst holds this part of its rate, and at least 1.
 const BURST_DIVISOR_DEFAULT: u32 = 10;
 const STATUS_CLASSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];

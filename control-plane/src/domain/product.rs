@@ -4,14 +4,14 @@ use super::fault::{Faults, Flaw};
 use super::text::{DESCRIPTION_CHARS_MAX, Name, Prose, Slug};
 
 /// Largest body that a product may let through, in bytes: 1 TiB.
-const BODY_BYTES_MAX: u64 = 1 << 40;
+pub const BODY_BYTES_MAX: u64 = 1 << 40;
 /// What a product gets that names no limit: 10 MiB.
 pub const BODY_BYTES_DEFAULT: u64 = 10 << 20;
 /// Origins and headers in one CORS list.
 const CORS_ITEMS_MAX: usize = 64;
-const CORS_ITEM_CHARS_MAX: usize = 253;
+pub const CORS_ITEM_CHARS_MAX: usize = 253;
 /// Longest time that a browser may keep a preflight's answer, in seconds: a day.
-const CORS_MAX_AGE_S: u32 = 86_400;
+pub const CORS_MAX_AGE_S: u32 = 86_400;
 
 text_enum! {
     /// Who may find a product.
@@ -96,13 +96,6 @@ impl ProductTerms {
             })
         })();
         faults.finish(whole)
-    }
-}
-
-impl ProductStatus {
-    /// Whether it can be found and used.
-    pub fn is_served(self) -> bool {
-        matches!(self, ProductStatus::Published | ProductStatus::Deprecated)
     }
 }
 

@@ -16,6 +16,11 @@ text_enum! {
     CancelWhen { Now = "now", PeriodEnd = "period_end" }
 }
 
+text_enum! {
+    /// The two sides of a subscription.
+    Party { Consumer = "consumer", Publisher = "publisher" }
+}
+
 /// What somebody wants to happen to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

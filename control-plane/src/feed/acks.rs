@@ -1,5 +1,5 @@
-//! Acknowledgements on their way to `nodes`: while one write is under way the next ones gather, newest per node. Holds at
-//! most one per node, and loses none while Postgres is away: a node's newest says everything.
+//! Acknowledgements on their way to the store, and who is connected here: while one write is under way the next ones gather,
+//! newest per process. Holds at most one per process of a node, and loses none while Postgres is away: the newest says all.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,63 +14,89 @@ use uuid::Uuid;
 
 use crate::changes::Signals;
 use crate::store::changes::Channel;
-use crate::store::nodes::{AckRow, save_acks, touch_nodes};
+use crate::store::nodes::{AckRow, UNLISTED, mark_disconnected, save_acks, touch_processes};
 use crate::store::{Store, StoreError};
 
 /// Pause after a failed write.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// How often connected nodes are marked as seen.
+/// How often connected processes are marked as seen.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(2);
 /// Refusals stored of one acknowledgement; the rest is counted.
 const REFUSALS_MAX: usize = 100;
 /// Longest stored reason, in characters.
 const REASON_CHARS_MAX: usize = 300;
 
+/// A node's id and the boot id of one of its processes: during an upgrade two are there.
+type Process = (Uuid, Uuid);
+
 #[derive(Clone)]
 pub(super) struct AckWriter {
+    store: Store,
     shared: Arc<Shared>,
 }
 
 #[derive(Default)]
 struct Shared {
-    waiting: Mutex<HashMap<Uuid, AckRow>>,
-    /// How many streams each connected node has here.
-    connected: Mutex<HashMap<Uuid, usize>>,
+    waiting: Mutex<HashMap<Process, AckRow>>,
+    /// How many streams each connected process has here.
+    connected: Mutex<HashMap<Process, usize>>,
     wake: Notify,
+    /// Held while presence is looked at and written down, so that no older look is written last.
+    writing: tokio::sync::Mutex<()>,
 }
 
-/// While it lives, the node counts as connected.
+/// While it lives, the process counts as connected.
 pub(super) struct Presence {
     shared: Arc<Shared>,
-    node: Uuid,
+    process: Process,
 }
 
 impl AckWriter {
     pub(super) fn start(store: Store, signals: Signals, shutdown: CancellationToken) -> AckWriter {
         let shared = Arc::new(Shared::default());
         tokio::spawn(write(Arc::clone(&shared), store.clone(), signals, shutdown.clone()));
-        tokio::spawn(touch(Arc::clone(&shared), store, shutdown));
-        AckWriter { shared }
+        tokio::spawn(touch(Arc::clone(&shared), store.clone(), shutdown));
+        AckWriter { store, shared }
     }
 
     pub(super) fn put(&self, ack: AckRow) {
-        lock(&self.shared.waiting).insert(ack.node_id, ack);
+        lock(&self.shared.waiting).insert((ack.node_id, ack.boot_id), ack);
         self.shared.wake.notify_one();
     }
 
-    pub(super) fn enter(&self, node: Uuid) -> Presence {
-        *lock(&self.shared.connected).entry(node).or_default() += 1;
-        Presence { shared: Arc::clone(&self.shared), node }
+    pub(super) fn enter(&self, node: Uuid, boot_id: Uuid) -> Presence {
+        let process = (node, boot_id);
+        *lock(&self.shared.connected).entry(process).or_default() += 1;
+        Presence { shared: Arc::clone(&self.shared), process }
+    }
+
+    /// A stream has ended. Another one of the same process may have begun meanwhile: then it goes on being connected.
+    pub(super) async fn leave(&self, presence: Presence) -> Result<(), StoreError> {
+        let process @ (node, boot_id) = presence.process;
+        drop(presence);
+        let _writing = self.shared.writing.lock().await;
+        if self.shared.is_connected(process) { Ok(()) } else { mark_disconnected(&self.store, node, boot_id).await }
+    }
+}
+
+impl Shared {
+    fn is_connected(&self, process: Process) -> bool {
+        lock(&self.connected).contains_key(&process)
+    }
+
+    fn take_waiting(&self) -> Vec<AckRow> {
+        let acks: Vec<_> = lock(&self.waiting).drain().collect();
+        acks.into_iter().map(|(process, ack)| AckRow { is_connected: self.is_connected(process), ..ack }).collect()
     }
 }
 
 impl Drop for Presence {
     fn drop(&mut self) {
         let mut connected = lock(&self.shared.connected);
-        if let Some(count) = connected.get_mut(&self.node) {
+        if let Some(count) = connected.get_mut(&self.process) {
             *count -= 1;
             if *count == 0 {
-                connected.remove(&self.node);
+                connected.remove(&self.process);
             }
         }
     }
@@ -80,7 +106,8 @@ impl Drop for Presence {
 pub(super) fn ack_row(node_id: Uuid, boot_id: Uuid, ack: &wire::Ack) -> Option<AckRow> {
     let token = Token::try_from(ack.served.as_ref()?).ok()?;
     let revision = i64::try_from(token.revision).ok()?;
-    Some(AckRow { node_id, boot_id, epoch: token.epoch, revision, refusals: refusals_json(&ack.refusals) })
+    let refusals = refusals_json(&ack.refusals);
+    Some(AckRow { node_id, boot_id, is_connected: true, epoch: token.epoch, revision, refusals })
 }
 
 fn refusals_json(refusals: &[wire::Refusal]) -> serde_json::Value {
@@ -96,7 +123,7 @@ fn refusals_json(refusals: &[wire::Refusal]) -> serde_json::Value {
         .collect();
     if refusals.len() > REFUSALS_MAX {
         let reason = format!("and {} more", refusals.len() - REFUSALS_MAX);
-        listed.push(serde_json::json!({ "entity": "others", "reason": reason }));
+        listed.push(serde_json::json!({ "entity": UNLISTED, "reason": reason }));
     }
     serde_json::Value::Array(listed)
 }
@@ -105,11 +132,14 @@ async fn write(shared: Arc<Shared>, store: Store, signals: Signals, shutdown: Ca
     let work = async {
         loop {
             shared.wake.notified().await;
-            let acks: Vec<AckRow> = lock(&shared.waiting).drain().map(|(_, ack)| ack).collect();
+            let writing = shared.writing.lock().await;
+            let acks = shared.take_waiting();
             if acks.is_empty() {
                 continue;
             }
-            match save_acks(&store, &acks).await {
+            let saved = save_acks(&store, &acks).await;
+            drop(writing);
+            match saved {
                 Ok(()) => signals.raise(Channel::Acks),
                 Err(error) => put_back(&shared, acks, &error).await,
             }
@@ -126,7 +156,7 @@ async fn put_back(shared: &Shared, acks: Vec<AckRow>, error: &StoreError) {
     tokio::time::sleep(RETRY_DELAY).await;
     let mut waiting = lock(&shared.waiting);
     for ack in acks {
-        waiting.entry(ack.node_id).or_insert(ack);
+        waiting.entry((ack.node_id, ack.boot_id)).or_insert(ack);
     }
     shared.wake.notify_one();
 }
@@ -137,12 +167,13 @@ async fn touch(shared: Arc<Shared>, store: Store, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(TOUCH_INTERVAL) => {}
         }
-        let nodes: Vec<Uuid> = lock(&shared.connected).keys().copied().collect();
-        if nodes.is_empty() {
+        let _writing = shared.writing.lock().await;
+        let processes: Vec<Process> = lock(&shared.connected).keys().copied().collect();
+        if processes.is_empty() {
             continue;
         }
-        if let Err(error) = touch_nodes(&store, &nodes).await {
-            tracing::debug!(%error, "connected nodes could not be marked as seen");
+        if let Err(error) = touch_processes(&store, &processes).await {
+            tracing::debug!(%error, "connected gateways could not be marked as seen");
         }
     }
 }

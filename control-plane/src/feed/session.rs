@@ -15,7 +15,8 @@ use super::Shared;
 use super::acks::ack_row;
 use super::hello::Hello;
 use crate::publish::book::{Full, Next};
-use crate::store::nodes::{RegisterError, mark_disconnected, register_node};
+use crate::store::changes::replace_lost_epoch;
+use crate::store::nodes::{RegisterError, register_node};
 
 /// A stream that does not say hello is closed.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -23,8 +24,9 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// A gateway that does not take one message in this time is cut off; it comes back and resumes.
 const SEND_WITHIN: Duration = Duration::from_secs(30);
-/// How long a gateway may be ahead of this control plane's builder before its revision counts as lost (a database restored
-/// without a new epoch) and it gets what there is.
+/// All of one full snapshot: a gateway that takes it slower must not keep a turn from the others.
+const FULL_SEND_WITHIN: Duration = Duration::from_secs(300);
+/// How long a gateway may be ahead of this control plane's builder before the database is asked who is right.
 const AHEAD_WITHIN: Duration = Duration::from_secs(5);
 
 type Outbound = Sender<Result<wire::ToGateway, Status>>;
@@ -43,7 +45,7 @@ pub(super) async fn run(
         }
     };
     let (node, boot_id) = (hello.node.id, hello.node.boot_id);
-    let presence = shared.acks.enter(node);
+    let presence = shared.acks.enter(node, boot_id);
     shared.metrics.sessions.inc();
     tracing::info!(%node, name = %hello.node.name, have = ?hello.have, "a gateway follows the feed");
     let status = tokio::select! {
@@ -54,10 +56,9 @@ pub(super) async fn run(
     };
     tracing::info!(%node, name = %hello.node.name, reason = %status.message(), "a gateway's feed ended");
     shared.metrics.sessions.dec();
-    drop(presence);
     // Where nobody reads any more there is no room either, and nobody to tell.
     let _told = outbound.try_send(Err(status));
-    if let Err(error) = mark_disconnected(&shared.store, node, boot_id).await {
+    if let Err(error) = shared.acks.leave(presence).await {
         tracing::debug!(%node, %error, "a node could not be marked as disconnected");
     }
 }
@@ -117,8 +118,8 @@ async fn send_all(shared: &Shared, outbound: &Outbound, mut have: Option<Token>)
             Next::Full => send_full(shared, outbound).await,
             Next::Ahead if ahead_since.get_or_insert_with(Instant::now).elapsed() < AHEAD_WITHIN => Ok(have),
             Next::Ahead => {
-                tracing::error!(?have, "a gateway holds a revision that the database has lost; it gets what there is");
-                send_full(shared, outbound).await
+                ahead_since = None;
+                settle_lead(shared, have).await.map(|()| have)
             }
         };
         match sent {
@@ -132,12 +133,50 @@ async fn send_all(shared: &Shared, outbound: &Outbound, mut have: Option<Token>)
         }
         tokio::select! {
             changed = newest.changed() => if changed.is_err() { return Status::unavailable("this control plane stops") },
-            _ = heartbeat.tick() => {
-                let token = shared.book.newest().map(wire::Token::from);
-                if let Err(status) = send(shared, outbound, Message::Heartbeat(wire::Heartbeat { newest: token })).await {
-                    return status;
-                }
-            }
+            _ = heartbeat.tick() => if let Err(status) = send_heartbeat(shared, outbound).await { return status },
+        }
+    }
+}
+
+/// The gateway holds a newer revision than this process, still. Either the database has it, and this process is slow: another
+/// control plane may serve the gateway. Or the database was restored from a backup: then revisions are given out a second
+/// time, which only a new epoch makes safe. Never is an older snapshot of the same epoch sent: it would revive revoked keys.
+async fn settle_lead(shared: &Shared, have: Option<Token>) -> Result<(), Status> {
+    let behind = || Status::unavailable("this control plane is behind the gateway");
+    let have = have.ok_or_else(behind)?;
+    match replace_lost_epoch(&shared.store, have.epoch, have.revision).await {
+        Ok(true) => {
+            tracing::error!(
+                ?have,
+                "the database has lost a revision that a gateway holds; a new epoch of the feed begins"
+            );
+            Ok(())
+        }
+        Ok(false) => Err(behind()),
+        Err(error) => {
+            tracing::warn!(%error, "cannot ask which revision the database holds");
+            Err(behind())
+        }
+    }
+}
+
+/// Without a token while there is no snapshot yet.
+async fn send_heartbeat(shared: &Shared, outbound: &Outbound) -> Result<(), Status> {
+    let newest = shared.book.newest().map(wire::Token::from);
+    send(shared, outbound, Message::Heartbeat(wire::Heartbeat { newest })).await
+}
+
+/// Waits for `work`; the gateway hears meanwhile that this control plane lives.
+async fn beside_heartbeats<T>(
+    shared: &Shared,
+    outbound: &Outbound,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(HEARTBEAT_INTERVAL) => send_heartbeat(shared, outbound).await?,
         }
     }
 }
@@ -155,19 +194,34 @@ async fn send_delta(
 }
 
 async fn send_full(shared: &Shared, outbound: &Outbound) -> Result<Option<Token>, Status> {
-    let stopping = |_| Status::unavailable("this control plane stops");
-    let _turn = shared.full_sends.acquire().await.map_err(stopping)?;
-    let book = Arc::clone(&shared.book);
-    let made = tokio::task::spawn_blocking(move || book.full()).await;
-    let Some(full) = made.map_err(|_| Status::internal("the snapshot could not be encoded"))? else { return Ok(None) };
-    let Full { token, chunks, digests } = full.as_ref();
+    let ready = async {
+        let stopping = |_| Status::unavailable("this control plane stops");
+        let turn = shared.full_sends.acquire().await.map_err(stopping)?;
+        let book = Arc::clone(&shared.book);
+        let made = tokio::task::spawn_blocking(move || book.full()).await;
+        Ok((turn, made.map_err(|_| Status::internal("the snapshot could not be encoded"))?))
+    };
+    let (_turn, full) = beside_heartbeats(shared, outbound, ready).await?;
+    let Some(full) = full else { return Ok(None) };
+    match timeout(FULL_SEND_WITHIN, send_chunks(shared, outbound, &full)).await {
+        Ok(sent) => sent?,
+        Err(_) => {
+            shared.metrics.stalled.inc();
+            return Err(Status::deadline_exceeded("the gateway takes the snapshot too slowly"));
+        }
+    }
+    shared.metrics.full_sends.inc();
+    Ok(Some(full.token))
+}
+
+async fn send_chunks(shared: &Shared, outbound: &Outbound, full: &Full) -> Result<(), Status> {
+    let Full { token, chunks, digests } = full;
     let chunk_digests = digests.iter().map(|digest| digest.to_vec()).collect();
     send(shared, outbound, Message::Manifest(wire::Manifest { token: Some((*token).into()), chunk_digests })).await?;
     for (index, records) in (0_u32..).zip(chunks) {
         send(shared, outbound, Message::Chunk(wire::Chunk { index, records: records.clone() })).await?;
     }
-    shared.metrics.full_sends.inc();
-    Ok(Some(*token))
+    Ok(())
 }
 
 async fn send(shared: &Shared, outbound: &Outbound, message: Message) -> Result<(), Status> {

@@ -31,6 +31,9 @@ struct Plane {
     book: Arc<Book>,
     revisions: Revisions,
     url: String,
+    feed: Feed,
+    metrics: FeedMetrics,
+    stop: CancellationToken,
     _stop: DropGuard,
 }
 
@@ -48,22 +51,28 @@ impl Plane {
     }
 
     async fn start_on(rows: Rows, settings: FeedSettings) -> Plane {
+        let plane = Plane::start_without_builder(rows, settings).await;
+        let metrics = BuilderMetrics::register(&Registry::new()).unwrap();
+        let builder = Builder::new(plane.rows.store.clone(), Arc::clone(&plane.book), metrics);
+        tokio::spawn(builder.run(plane.revisions.signals().clone(), plane.stop.clone()));
+        plane
+    }
+
+    async fn start_without_builder(rows: Rows, settings: FeedSettings) -> Plane {
         let stop = CancellationToken::new();
         let revisions = Revisions::start(rows.store.clone(), 7, &stop);
         let book = Arc::new(Book::default());
-        let registry = Registry::new();
-        let builder = Builder::new(rows.store.clone(), Arc::clone(&book), BuilderMetrics::register(&registry).unwrap());
-        tokio::spawn(builder.run(revisions.signals().clone(), stop.clone()));
         let listener = Listener::bind(&settings).await.unwrap();
         let url = match (&settings.listen, listener.address()) {
             (FeedListen::Unix(path), _) => format!("unix://{}", path.display()),
             (_, address) => format!("http://{}", address.unwrap()),
         };
         let bearer = settings.token.as_ref().map(|token| Bearer::new(token.expose()));
-        let metrics = FeedMetrics::register(&registry).unwrap();
-        let feed = Feed::start(rows.store.clone(), Arc::clone(&book), revisions.signals(), bearer, metrics, &stop);
-        tokio::spawn(listener.serve(feed, stop.clone()));
-        Plane { rows, book, revisions, url, _stop: stop.drop_guard() }
+        let metrics = FeedMetrics::register(&Registry::new()).unwrap();
+        let (signals, own) = (revisions.signals(), metrics.clone());
+        let feed = Feed::start(rows.store.clone(), Arc::clone(&book), signals, bearer, own, &stop);
+        tokio::spawn(listener.serve(feed.clone(), stop.clone()));
+        Plane { rows, book, revisions, url, feed, metrics, _stop: stop.clone().drop_guard(), stop }
     }
 
     async fn gateway(&self, name: &str) -> Gateway {
@@ -337,6 +346,86 @@ async fn refusals_of_a_gateway_are_stored_with_its_reasons() {
     let stored = plane.rows.client.query_one("SELECT refusals::text FROM nodes", &[]).await.unwrap();
     let stored: serde_json::Value = serde_json::from_str(stored.get(0)).unwrap();
     assert_eq!(stored, serde_json::json!([{ "entity": format!("product {acme}"), "reason": "lacks cors.v9" }]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_stream_that_ends_late_takes_nothing_from_the_new_one_of_the_same_process() {
+    let plane = Plane::start().await;
+    let acme = plane.rows.organization("acme").await;
+    let revision = plane.newest().await;
+    let introduction = hello("one");
+    let mut old = Gateway::connect(&plane.url, Some(SECRET), introduction.clone()).await.unwrap();
+    old.take_up_to(revision).await;
+    // One stream more at this control plane, and one at another.
+    let other = Plane::start_on(Rows::of(plane.rows.url.clone(), plane.rows.store.clone()).await, tcp()).await;
+    for url in [&plane.url, &other.url] {
+        let mut new = Gateway::connect(url, Some(SECRET), introduction.clone()).await.unwrap();
+        new.take_up_to(revision).await;
+        drop(old);
+        let ended = async {
+            let sessions = || plane.metrics.sessions.get() + other.metrics.sessions.get();
+            while sessions() > 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the old stream ends");
+        plane.rows.product(acme, &format!("shop-{}", Uuid::now_v7())).await;
+        let changed = plane.newest().await;
+        new.take_up_to(changed).await;
+        new.ack().await;
+        assert_eq!(plane.revisions.served(changed, PATIENCE).await.unwrap(), Served::default());
+        let connected = "SELECT is_connected FROM node_processes";
+        let connected: bool = plane.rows.client.query_one(connected, &[]).await.unwrap().get(0);
+        assert!(connected, "its name is taken");
+        old = new;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_ahead_of_a_slow_control_plane_is_sent_to_another_and_never_back() {
+    let rows = Rows::start().await;
+    rows.organization("acme").await;
+    rows.organization("second").await;
+    rows.number().await;
+    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let slow = Plane::start_without_builder(rows, tcp()).await;
+    slow.book.replace(Token { epoch, revision: 1 }, BTreeMap::new(), vec![], 0);
+    let introduction = wire::Hello { have: Some(Token { epoch, revision: 2 }.into()), ..hello("one") };
+    let status = refusal(&slow.url, Some(SECRET), introduction).await;
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let after: Uuid = slow.rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    assert_eq!(after, epoch, "nothing was lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_lost_a_revision_begins_a_new_epoch() {
+    let plane = Plane::start().await;
+    plane.rows.organization("acme").await;
+    let newest = plane.newest().await;
+    let epoch: Uuid = plane.rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let lost = Token { epoch, revision: newest + 1 };
+    let introduction = wire::Hello { have: Some(lost.into()), ..hello("one") };
+    let mut gateway = Gateway::connect(&plane.url, Some(SECRET), introduction).await.unwrap();
+    gateway.take().await.unwrap();
+    assert_eq!(gateway.full_snapshots, 1);
+    assert_ne!(gateway.token.unwrap().epoch, epoch);
+    gateway.assert_equals(&plane.book);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_hears_heartbeats_while_others_have_the_turns_of_full_snapshots() {
+    let plane = Plane::start().await;
+    plane.rows.organization("acme").await;
+    let revision = plane.newest().await;
+    let turns = plane.feed.shared.full_sends.acquire_many(u32::try_from(FULL_SENDS_MAX).unwrap()).await.unwrap();
+    let mut gateway = plane.gateway("one").await;
+    for _ in 0..2 {
+        let message = tokio::time::timeout(PATIENCE, gateway.inbox.message()).await.unwrap().unwrap().unwrap();
+        assert!(matches!(message.message, Some(to_gateway::Message::Heartbeat(_))), "{message:?}");
+    }
+    drop(turns);
+    gateway.take_up_to(revision).await;
+    gateway.assert_equals(&plane.book);
 }
 
 #[tokio::test(flavor = "multi_thread")]

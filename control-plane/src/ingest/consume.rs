@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::event::Batch;
+use super::event::{Parsed, RefusedEvent, parse_entry};
 use super::metrics::IngestMetrics;
 use super::stream::{Entry, StreamError, UsageStream};
 use super::write::{Written, write_batches};
+use crate::domain::usage::{Batch, BatchId};
 use crate::store::usage::{insert_failure, prune_batches};
 use crate::store::{Store, StoreError};
 
@@ -60,7 +61,8 @@ impl Consumer {
             }
             if Instant::now() >= prune_at {
                 if let Err(error) = prune_batches(&self.store).await {
-                    tracing::debug!(%error, "rows of counted batches could not be pruned yet");
+                    self.metrics.prune_failures.inc();
+                    tracing::warn!(%error, "rows of counted batches could not be pruned yet");
                 }
                 prune_at = Instant::now() + PRUNE_INTERVAL;
             }
@@ -135,8 +137,13 @@ impl Consumer {
         let ids: Vec<String> = entries.iter().map(|entry| entry.id.clone()).collect();
         let mut good = Vec::with_capacity(entries.len());
         for entry in entries.into_iter().filter(|entry| !entry.is_gone) {
-            match Batch::parse(entry.version.as_deref(), entry.payload.clone()) {
-                Ok(batch) => good.push((entry, batch)),
+            match parse_entry(entry.version.as_deref(), entry.payload.clone()) {
+                Ok(Parsed { batch, refused }) => {
+                    for event in refused {
+                        self.move_event_aside(batch.id, event).await;
+                    }
+                    good.push((entry, batch));
+                }
                 Err(fault) => self.move_aside(&entry, fault).await,
             }
         }
@@ -175,15 +182,27 @@ impl Consumer {
         }
     }
 
+    /// Named by its batch, so that it is kept once however often the batch comes.
+    async fn move_event_aside(&self, batch: BatchId, event: RefusedEvent) {
+        let RefusedEvent { index, field, payload } = event;
+        let id = format!("{} {}/{}/{} event {index}", self.stream.name, batch.node, batch.epoch, batch.sequence);
+        let reason = format!("event {index}: {field} is missing or not valid");
+        self.keep_failure(&id, &reason, &payload).await;
+    }
+
     /// Ends only when the entry is among the failures.
     async fn move_aside(&self, entry: &Entry, reason: impl std::fmt::Display + Send) {
         let id = format!("{} {}", self.stream.name, entry.id);
         let reason: String = reason.to_string().chars().filter(|c| *c != '\0').take(REASON_CHARS_MAX).collect();
         let payload = entry.payload.as_deref().unwrap_or(entry.fields.as_bytes());
         let payload = payload.get(..PAYLOAD_BYTES_MAX).unwrap_or(payload);
-        tracing::error!(%id, %reason, "a usage entry is moved aside");
+        self.keep_failure(&id, &reason, payload).await;
+    }
+
+    async fn keep_failure(&self, id: &str, reason: &str, payload: &[u8]) {
+        tracing::error!(%id, %reason, "usage is moved aside");
         let mut back_off = WRITE_BACK_OFF_MIN;
-        while let Err(error) = insert_failure(&self.store, &id, &reason, payload).await {
+        while let Err(error) = insert_failure(&self.store, id, reason, payload).await {
             self.note_retry(&error);
             tokio::time::sleep(back_off).await;
             back_off = (back_off * 2).min(WRITE_BACK_OFF_MAX);
@@ -216,6 +235,8 @@ fn is_for_ever(error: &StoreError) -> bool {
         | StoreError::Refused { .. }
         | StoreError::BadValue(_) => true,
         StoreError::Unavailable(_)
+        // Counted or not: the batch's own row tells the next attempt.
+        | StoreError::OutcomeUnknown(_)
         | StoreError::Retry
         | StoreError::RowCount { .. }
         | StoreError::BadRow(_)

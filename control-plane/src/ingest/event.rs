@@ -1,13 +1,15 @@
-//! Usage events as types that can't be wrong: what is stored of a request, parsed from a stream entry. An entry is taken whole
-//! or refused whole with the reason; reads no database.
+//! Usage as it comes out of the stream: an entry parsed into a batch. An event that is wrong is set apart with the reason, and
+//! the others are taken; an entry whose frame is wrong is refused whole. Reads no database.
 
 use bytes::Bytes;
 use prost::Message;
 use snapshot::wire;
 use uuid::Uuid;
 
+use crate::domain::usage::{Batch, BatchId, Event, Outcome};
+
 /// Largest entry, encoded, in bytes: ten times what a gateway sends.
-pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub(super) const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Events in one batch; gateways send at most 1,000.
 const EVENTS_MAX: usize = 10_000;
 /// The form of an entry that this reads.
@@ -17,57 +19,9 @@ const METHOD_CHARS_MAX: usize = 32;
 /// No request is older than the year 2000, or younger than 2100; in Unix milliseconds.
 const AT_MS: std::ops::Range<i64> = 946_684_800_000..4_102_444_800_000;
 
-/// Names a batch for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BatchId {
-    pub node: Uuid,
-    pub epoch: Uuid,
-    pub sequence: i64,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Batch {
-    pub id: BatchId,
-    pub events: Vec<Event>,
-}
-
-/// What became of a request of a known subscription.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Answered by the upstream, whatever the status.
-    Proxied,
-    /// Admitted, but answered by an error of the gateway's own making.
-    Failed,
-    /// Admitted; the client went away.
-    ClientGone,
-    /// Not admitted; the reason is stored.
-    Refused(&'static str),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Event {
-    pub at_ms: i64,
-    pub request_id: Uuid,
-    pub key: i64,
-    pub subscription: i64,
-    pub product: i64,
-    pub endpoint: i64,
-    pub plan: i64,
-    pub method: String,
-    pub status: i16,
-    pub outcome: Outcome,
-    pub failed_by: Option<&'static str>,
-    pub request_bytes: i64,
-    pub response_bytes: i64,
-    pub latency_us: i64,
-    pub upstream_latency_us: Option<i64>,
-    pub upstream_contacted: bool,
-    pub test_key: bool,
-}
-
 /// Why an entry was moved aside.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum EntryFault {
+pub(super) enum EntryFault {
     #[error("the entry lacks the field '{0}'")]
     FieldMissing(&'static str),
     #[error("the entry's version is not 1")]
@@ -80,83 +34,78 @@ pub enum EntryFault {
     Batch(&'static str),
     #[error("the batch has {0} events, more than {EVENTS_MAX}")]
     TooManyEvents(usize),
-    #[error("event {index}: {field} is missing or not valid")]
-    Event { index: usize, field: &'static str },
 }
 
-impl Batch {
-    pub fn parse(version: Option<&[u8]>, payload: Option<Bytes>) -> Result<Batch, EntryFault> {
-        if version.ok_or(EntryFault::FieldMissing("v"))? != ENTRY_VERSION {
-            return Err(EntryFault::Version);
-        }
-        let payload = payload.ok_or(EntryFault::FieldMissing("b"))?;
-        if payload.len() > ENTRY_BYTES_MAX {
-            return Err(EntryFault::TooLarge(payload.len()));
-        }
-        let batch = wire::UsageBatch::decode(payload).map_err(|error| EntryFault::Decode(error.to_string()))?;
-        if batch.events.len() > EVENTS_MAX {
-            return Err(EntryFault::TooManyEvents(batch.events.len()));
-        }
-        let id = BatchId {
-            node: uuid(&batch.node_id).ok_or(EntryFault::Batch("node_id"))?,
-            epoch: uuid(&batch.epoch).ok_or(EntryFault::Batch("epoch"))?,
-            sequence: i64::try_from(batch.sequence).map_err(|_| EntryFault::Batch("sequence"))?,
-        };
-        let event = |(index, event)| Event::parse(event).map_err(|field| EntryFault::Event { index, field });
-        let events = batch.events.into_iter().enumerate().map(event).collect::<Result<_, _>>()?;
-        Ok(Batch { id, events })
-    }
+/// A batch, and the events of its entry that cannot be counted.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Parsed {
+    pub(super) batch: Batch,
+    pub(super) refused: Vec<RefusedEvent>,
 }
 
-impl Event {
-    /// Errors: the field's name.
-    fn parse(wire: wire::UsageEvent) -> Result<Event, &'static str> {
-        let (outcome, failed_by) = (outcome(wire.verdict)?, failed_by(wire.failed_by)?);
-        let status = i16::try_from(wire.status).ok().filter(|status| (100..=599).contains(status)).ok_or("status")?;
-        let method_fits =
-            (1..=METHOD_CHARS_MAX).contains(&wire.method.chars().count()) && !wire.method.chars().any(char::is_control);
-        Ok(Event {
-            at_ms: Some(wire.at_ms).filter(|at| AT_MS.contains(at)).ok_or("at_ms")?,
-            request_id: uuid(&wire.request_id).ok_or("request_id")?,
-            key: signed(wire.key).ok_or("key")?,
-            subscription: signed(wire.subscription).ok_or("subscription")?,
-            product: signed(wire.product).ok_or("product")?,
-            endpoint: signed(wire.endpoint).ok_or("endpoint")?,
-            plan: signed(wire.plan).ok_or("plan")?,
-            method: Some(wire.method).filter(|_| method_fits).ok_or("method")?,
-            status,
-            outcome,
-            failed_by,
-            request_bytes: signed(wire.request_bytes).ok_or("request_bytes")?,
-            response_bytes: signed(wire.response_bytes).ok_or("response_bytes")?,
-            latency_us: i64::from(wire.latency_us),
-            upstream_latency_us: wire.upstream_contacted.then(|| i64::from(wire.upstream_latency_us)),
-            upstream_contacted: wire.upstream_contacted,
-            test_key: wire.test_key,
-        })
-    }
+/// An event that is set aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RefusedEvent {
+    /// Its place in the entry.
+    pub(super) index: usize,
+    /// The field that is missing or not valid.
+    pub(super) field: &'static str,
+    /// As it came, encoded.
+    pub(super) payload: Vec<u8>,
+}
 
-    pub fn is_admitted(&self) -> bool {
-        !matches!(self.outcome, Outcome::Refused(_))
+pub(super) fn parse_entry(version: Option<&[u8]>, payload: Option<Bytes>) -> Result<Parsed, EntryFault> {
+    if version.ok_or(EntryFault::FieldMissing("v"))? != ENTRY_VERSION {
+        return Err(EntryFault::Version);
     }
-
-    /// Admitted, but its quota is to be credited.
-    pub fn is_failed(&self) -> bool {
-        self.outcome == Outcome::Failed
+    let payload = payload.ok_or(EntryFault::FieldMissing("b"))?;
+    if payload.len() > ENTRY_BYTES_MAX {
+        return Err(EntryFault::TooLarge(payload.len()));
     }
-
-    /// As `usage_logs.verdict` holds it: 'admitted', or the code of the rejection.
-    pub fn verdict(&self) -> &'static str {
-        match self.outcome {
-            Outcome::Refused(code) => code,
-            Outcome::Proxied | Outcome::Failed | Outcome::ClientGone => "admitted",
+    let batch = wire::UsageBatch::decode(payload).map_err(|error| EntryFault::Decode(error.to_string()))?;
+    if batch.events.len() > EVENTS_MAX {
+        return Err(EntryFault::TooManyEvents(batch.events.len()));
+    }
+    let id = BatchId {
+        node: uuid(&batch.node_id).ok_or(EntryFault::Batch("node_id"))?,
+        epoch: uuid(&batch.epoch).ok_or(EntryFault::Batch("epoch"))?,
+        sequence: i64::try_from(batch.sequence).map_err(|_| EntryFault::Batch("sequence"))?,
+    };
+    let (mut events, mut refused) = (Vec::with_capacity(batch.events.len()), Vec::new());
+    for (index, event) in batch.events.iter().enumerate() {
+        match parse_event(event) {
+            Ok(event) => events.push(event),
+            Err(field) => refused.push(RefusedEvent { index, field, payload: event.encode_to_vec() }),
         }
     }
+    Ok(Parsed { batch: Batch { id, events }, refused })
+}
 
-    /// 1 to 5; 499 is class 4.
-    pub fn status_class(&self) -> i16 {
-        self.status / 100
-    }
+/// Errors: the field's name.
+fn parse_event(wire: &wire::UsageEvent) -> Result<Event, &'static str> {
+    let (outcome, failed_by) = (outcome(wire.verdict)?, failed_by(wire.failed_by)?);
+    let status = i16::try_from(wire.status).ok().filter(|status| (100..=599).contains(status)).ok_or("status")?;
+    let method_fits =
+        (1..=METHOD_CHARS_MAX).contains(&wire.method.chars().count()) && !wire.method.chars().any(char::is_control);
+    Ok(Event {
+        at_ms: Some(wire.at_ms).filter(|at| AT_MS.contains(at)).ok_or("at_ms")?,
+        request_id: uuid(&wire.request_id).ok_or("request_id")?,
+        key: signed(wire.key).ok_or("key")?,
+        subscription: signed(wire.subscription).ok_or("subscription")?,
+        product: signed(wire.product).ok_or("product")?,
+        endpoint: signed(wire.endpoint).ok_or("endpoint")?,
+        plan: signed(wire.plan).ok_or("plan")?,
+        method: Some(&wire.method).filter(|_| method_fits).ok_or("method")?.clone(),
+        status,
+        outcome,
+        failed_by,
+        request_bytes: signed(wire.request_bytes).ok_or("request_bytes")?,
+        response_bytes: signed(wire.response_bytes).ok_or("response_bytes")?,
+        latency_us: i64::from(wire.latency_us),
+        upstream_latency_us: wire.upstream_contacted.then(|| i64::from(wire.upstream_latency_us)),
+        upstream_contacted: wire.upstream_contacted,
+        test_key: wire.test_key,
+    })
 }
 
 fn outcome(verdict: i32) -> Result<Outcome, &'static str> {

@@ -10,12 +10,14 @@ pub struct IngestMetrics {
     pub(super) batches: IntCounter,
     /// Batches that came again and were not counted again.
     pub(super) duplicates: IntCounter,
-    /// Entries that could not be read and were moved aside.
+    /// Entries, and events of entries, that could not be read and were moved aside.
     pub(super) failures: IntCounter,
     /// Events whose time is far from this clock's.
     pub(super) skewed: IntCounter,
     /// Writes that Postgres did not take and that were tried again.
     pub(super) retries: IntCounter,
+    /// Removals of rows no longer needed that failed.
+    pub(super) prune_failures: IntCounter,
     /// 1 while the stream answers.
     pub(super) up: IntGauge,
 }
@@ -32,9 +34,10 @@ impl IngestMetrics {
             events: counter("events_total", "Events counted.")?,
             batches: counter("batches_total", "Batches counted.")?,
             duplicates: counter("duplicate_batches_total", "Batches that came again.")?,
-            failures: counter("failed_entries_total", "Entries moved aside unread.")?,
+            failures: counter("failed_entries_total", "Entries and single events moved aside unread.")?,
             skewed: counter("skewed_events_total", "Events whose time is far from this clock's.")?,
             retries: counter("write_retries_total", "Writes tried again.")?,
+            prune_failures: counter("prune_failures_total", "Removals of old rows that failed.")?,
             up,
         })
     }

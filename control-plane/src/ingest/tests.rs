@@ -11,9 +11,10 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::billable::{BillableClasses, billable};
-use super::event::{Batch, EntryFault, Event, Outcome};
+use super::event::{EntryFault, parse_entry};
 use super::*;
+use crate::domain::usage::billable::{BillableClasses, billable};
+use crate::domain::usage::{Event, Outcome};
 use crate::publish::builder::rows::{Rows, store_of};
 
 const STREAM: &str = "apihub:usage";
@@ -132,7 +133,7 @@ fn batch(epoch: Uuid, sequence: u64, events: usize) -> wire::UsageBatch {
 fn parsed(change: impl FnOnce(&mut wire::UsageEvent)) -> Event {
     let mut wire = batch(Uuid::from_u128(1), 0, 1);
     change(&mut wire.events[0]);
-    Batch::parse(Some(b"1"), Some(wire.encode_to_vec().into())).unwrap().events.remove(0)
+    parse_entry(Some(b"1"), Some(wire.encode_to_vec().into())).unwrap().batch.events.remove(0)
 }
 
 #[tokio::test]
@@ -200,7 +201,7 @@ async fn a_restart_between_the_commit_and_the_acknowledgement_counts_nothing_twi
     first.open().await.unwrap();
     // Committed, and then the process ends.
     let entries = first.stream().read_new().await.unwrap();
-    let parsed = Batch::parse(Some(b"1"), entries[0].payload.clone()).unwrap();
+    let parsed = parse_entry(Some(b"1"), entries[0].payload.clone()).unwrap().batch;
     write::write_batches(&world.rows.store, &[parsed]).await.unwrap();
     drop(first);
     assert_eq!((world.counted().await, world.entries_left().await), (4, 1));
@@ -249,9 +250,6 @@ async fn an_entry_that_cannot_be_read_is_moved_aside_whole_and_holds_up_nothing(
     world.send(&batch(Uuid::now_v7(), 0, 1)).await;
     world.send_raw(b"1", b"\xff\xff\xff no batch").await;
     world.send_raw(b"2", b"of the future").await;
-    let mut bad_event = batch(Uuid::now_v7(), 0, 2);
-    bad_event.events[1].status = 1_000;
-    world.send(&bad_event).await;
     world.send(&batch(Uuid::now_v7(), 0, 1)).await;
     let mut command = redis::cmd("XADD");
     let _id: String =
@@ -262,14 +260,33 @@ async fn an_entry_that_cannot_be_read_is_moved_aside_whole_and_holds_up_nothing(
     assert_eq!((world.counted().await, world.entries_left().await), (2, 0));
     let rows = world.rows.client.query("SELECT reason, payload FROM ingest_failures ORDER BY id", &[]).await.unwrap();
     let reasons: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(reasons.len(), 4);
+    assert_eq!(reasons.len(), 3);
     assert!(reasons[0].starts_with("the batch does not decode"), "{reasons:?}");
     assert_eq!(reasons[1], "the entry's version is not 1");
-    assert_eq!(reasons[2], "event 1: status is missing or not valid");
-    assert_eq!(reasons[3], "the entry lacks the field 'v'");
+    assert_eq!(reasons[2], "the entry lacks the field 'v'");
     assert_eq!(rows[0].get::<_, Vec<u8>>(1), b"\xff\xff\xff no batch");
-    assert!(String::from_utf8(rows[3].get(1)).unwrap().contains("thing"));
-    assert_eq!(world.metrics.failures.get(), 4);
+    assert!(String::from_utf8(rows[2].get(1)).unwrap().contains("thing"));
+    assert_eq!(world.metrics.failures.get(), 3);
+}
+
+#[tokio::test]
+async fn an_event_that_is_wrong_is_set_aside_alone_and_once_and_the_rest_of_its_batch_counts() {
+    let world = World::start().await;
+    let mut sent = batch(Uuid::now_v7(), 0, 1_000);
+    sent.events[7].status = 999;
+    sent.events[400].status = 0;
+    // As a gateway sends it whose acknowledgement was lost.
+    world.send(&sent).await;
+    world.send(&sent).await;
+    let mut consumer = world.consumer("one", ABANDONED_AFTER);
+    consumer.open().await.unwrap();
+    while consumer.take_new().await.unwrap() > 0 {}
+    assert_eq!((world.counted().await, world.entries_left().await), (998, 0));
+    let rows = world.rows.client.query("SELECT reason, payload FROM ingest_failures ORDER BY id", &[]).await.unwrap();
+    let reasons: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    assert_eq!(reasons, ["event 7: status is missing or not valid", "event 400: status is missing or not valid"]);
+    assert_eq!(wire::UsageEvent::decode(rows[0].get::<_, &[u8]>(1)).unwrap(), sent.events[7]);
+    assert_eq!(world.number("SELECT contiguous_seq FROM ingest_watermarks").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -441,14 +458,15 @@ fn every_field_of_an_event_is_checked_and_named() {
     for (field, spoil) in cases {
         let mut wire = batch(Uuid::now_v7(), 0, 1);
         spoil(&mut wire.events[0]);
-        let fault = Batch::parse(Some(b"1"), Some(wire.encode_to_vec().into())).unwrap_err();
-        assert_eq!(fault, EntryFault::Event { index: 0, field });
+        let parsed = parse_entry(Some(b"1"), Some(wire.encode_to_vec().into())).unwrap();
+        assert_eq!((parsed.batch.events.len(), parsed.refused[0].field), (0, field));
+        assert_eq!(parsed.refused[0].payload, wire.events[0].encode_to_vec());
     }
     let too_many = batch(Uuid::now_v7(), 0, 10_001).encode_to_vec();
-    assert_eq!(Batch::parse(Some(b"1"), Some(too_many.into())), Err(EntryFault::TooManyEvents(10_001)));
+    assert_eq!(parse_entry(Some(b"1"), Some(too_many.into())), Err(EntryFault::TooManyEvents(10_001)));
     let too_large = vec![0; super::event::ENTRY_BYTES_MAX + 1];
-    assert!(matches!(Batch::parse(Some(b"1"), Some(too_large.into())), Err(EntryFault::TooLarge(_))));
+    assert!(matches!(parse_entry(Some(b"1"), Some(too_large.into())), Err(EntryFault::TooLarge(_))));
     let nameless = wire::UsageBatch { epoch: vec![1], ..batch(Uuid::now_v7(), 0, 0) };
-    assert_eq!(Batch::parse(Some(b"1"), Some(nameless.encode_to_vec().into())), Err(EntryFault::Batch("epoch")));
-    assert_eq!(Batch::parse(Some(b"1"), None), Err(EntryFault::FieldMissing("b")));
+    assert_eq!(parse_entry(Some(b"1"), Some(nameless.encode_to_vec().into())), Err(EntryFault::Batch("epoch")));
+    assert_eq!(parse_entry(Some(b"1"), None), Err(EntryFault::FieldMissing("b")));
 }

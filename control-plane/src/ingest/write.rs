@@ -3,9 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::billable::billable;
-use super::event::{Batch, BatchId};
-use super::minutes::Minutes;
+use crate::domain::usage::billable::billable;
+use crate::domain::usage::minutes::Minutes;
+use crate::domain::usage::{Batch, BatchId};
 use crate::store::usage::{
     add_minutes, claim_batches, insert_logs, list_billable_classes, move_watermarks, touch_keys,
 };

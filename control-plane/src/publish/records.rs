@@ -8,6 +8,7 @@ use snapshot::record::{EntityKind, EntityRef, Product};
 use snapshot::wire;
 use uuid::Uuid;
 
+use crate::domain::plan::{Algorithm, OnRedisDown};
 use crate::store::snapshot_rows::{KeyRow, PlanRow, ProductRow, SnapshotRows, SubscriptionRow};
 
 /// Largest record, encoded, in bytes: it must fit into one message of the feed, with room for its frame.
@@ -105,16 +106,15 @@ fn shorten(mut reason: String) -> String {
 }
 
 fn plan(row: PlanRow) -> wire::Plan {
-    let algorithm = match row.algorithm.as_str() {
-        "token_bucket" => wire::Algorithm::TokenBucket,
-        "sliding_window" => wire::Algorithm::SlidingWindow,
-        "fixed_window" => wire::Algorithm::FixedWindow,
-        _ => wire::Algorithm::Unspecified,
+    let algorithm = match row.algorithm {
+        Algorithm::TokenBucket => wire::Algorithm::TokenBucket,
+        Algorithm::SlidingWindow => wire::Algorithm::SlidingWindow,
+        Algorithm::FixedWindow => wire::Algorithm::FixedWindow,
     };
-    let on_redis_down = match row.on_redis_down.as_str() {
-        "open" => wire::OnRedisDown::Open,
-        "closed" => wire::OnRedisDown::Closed,
-        _ => wire::OnRedisDown::FairShare,
+    let on_redis_down = match row.on_redis_down {
+        OnRedisDown::FairShare => wire::OnRedisDown::FairShare,
+        OnRedisDown::Open => wire::OnRedisDown::Open,
+        OnRedisDown::Closed => wire::OnRedisDown::Closed,
     };
     wire::Plan {
         id: row.id.as_bytes().to_vec(),

@@ -2,7 +2,6 @@
 //! same function; a literal address is judged by the operator's rules, a name when it is resolved.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 
 use prost::Message as _;
 use snapshot::features;
@@ -12,10 +11,9 @@ use snapshot::record::{self, RecordFault};
 use snapshot::routes::RoutesFault;
 use snapshot::target::Target;
 use snapshot::wire;
-use url::Host;
 
 use super::summary::Summary;
-use crate::domain::endpoint::UpstreamHttp;
+use crate::domain::endpoint::{UpstreamHttp, check_address};
 use crate::domain::fault::{Fault, Flaw};
 use crate::domain::plan::{Algorithm, OnRedisDown};
 use crate::store::endpoints::EndpointRow;
@@ -127,14 +125,8 @@ fn at_endpoint(fault: &RecordFault, ids: &HashMap<String, String>) -> Fault {
 fn forbidden_address(endpoint: &wire::Endpoint, addresses: &AddressPolicy) -> Option<Fault> {
     let pattern = Pattern::parse(&endpoint.pattern).ok()?;
     let target = Target::parse(&endpoint.target, &pattern).ok()?;
-    let ip = match target.host {
-        Host::Ipv4(ip) => IpAddr::V4(ip),
-        Host::Ipv6(ip) => IpAddr::V6(ip),
-        Host::Domain(_) => return None,
-    };
-    let forbidden = addresses.check(SocketAddr::new(ip, target.port)).err()?;
-    let mend = "use an address on the public internet, or ask the operator of this installation to allow the range";
-    Some(Flaw::new(forbidden.to_string()).mend(mend).at(format!("/endpoints/{}/target_url", id_of(endpoint))))
+    let flaw = check_address(&target, addresses).err()?;
+    Some(flaw.at(format!("/endpoints/{}/target_url", id_of(endpoint))))
 }
 
 /// That every plan has a policy is the database's own constraint; that gateways can enforce it is seen here.

@@ -77,6 +77,14 @@ pub async fn insert_access_token(tx: &Transaction<'_>, new: NewAccessToken<'_>) 
     AccessTokenRow::read(&tx.query_one_cached(sql, values).await?)
 }
 
+/// Tokens that still speak for the user.
+pub async fn count_valid(tx: &Transaction<'_>, user_id: Uuid) -> Result<i64, StoreError> {
+    let sql = "-- count_valid
+        SELECT count(*) FROM access_tokens
+        WHERE user_id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())";
+    Ok(tx.query_one_cached(sql, &[&user_id]).await?.try_get(0)?)
+}
+
 /// Tokens that ended, and those of suspended users, speak for nobody.
 pub async fn find_token_owner(tx: &Transaction<'_>, digest: &[u8]) -> Result<Option<TokenOwner>, StoreError> {
     let sql = "-- find_token_owner

@@ -2,7 +2,6 @@
 //! beyond the organization's name; and answers what a consumer may subscribe to.
 
 use jiff::Timestamp;
-use serde_json::Value;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -10,7 +9,7 @@ use super::plans::PlanRow;
 use super::row::closed_text;
 use super::{After, StoreError, Transaction};
 use crate::domain::plan::PlanStatus;
-use crate::domain::product::{Approval, ProductStatus, Visibility};
+use crate::domain::product::{Approval, ProductStatus};
 
 #[derive(Clone, Debug)]
 pub struct ListedProduct {
@@ -27,6 +26,14 @@ pub struct ListedProduct {
     pub created_at: Timestamp,
 }
 
+/// A route as anybody may see it.
+#[derive(Clone, Debug)]
+pub struct ListedRoute {
+    pub method: String,
+    pub path_pattern: String,
+    pub scope: Option<String>,
+}
+
 /// What a list is narrowed to.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CatalogFilter<'a> {
@@ -39,10 +46,8 @@ pub struct CatalogFilter<'a> {
 pub struct Offer {
     pub product_id: Uuid,
     pub product_status: ProductStatus,
-    pub visibility: Visibility,
     pub approval: Approval,
     pub plan_status: PlanStatus,
-    pub publisher_organization_id: Uuid,
     /// The publisher's, in which months are cut.
     pub time_zone: String,
 }
@@ -85,13 +90,21 @@ pub async fn get(tx: &Transaction<'_>, id: Uuid) -> Result<Option<ListedProduct>
     tx.query_opt_cached(sql, &[&id]).await?.as_ref().map(ListedProduct::try_from).transpose()
 }
 
-/// The summary of the live release of a public product; its readers pick what the public may see.
-pub async fn live_summary(tx: &Transaction<'_>, id: Uuid) -> Result<Option<Value>, StoreError> {
-    let sql = "-- catalog.live_summary\n\
-        SELECT r.summary FROM api_products p JOIN releases r ON r.id = p.live_release_id \
-        WHERE p.id = $1 AND p.visibility = 'public' AND p.status IN ('published', 'deprecated')";
-    let row = tx.query_opt_cached(sql, &[&id]).await?;
-    row.map(|row| row.try_get("summary").map_err(StoreError::from)).transpose()
+/// The routes of a public product's live release: of its summary no more is read than the public may see.
+pub async fn live_routes(tx: &Transaction<'_>, id: Uuid) -> Result<Vec<ListedRoute>, StoreError> {
+    let sql = "-- catalog.live_routes\n\
+        SELECT e.method, e.path_pattern, e.scope FROM api_products p JOIN releases r ON r.id = p.live_release_id, \
+            ROWS FROM (jsonb_to_recordset(r.summary -> 'endpoints') AS (method text, path_pattern text, scope text)) \
+                WITH ORDINALITY AS e (method, path_pattern, scope, place) \
+        WHERE p.id = $1 AND p.visibility = 'public' AND p.status IN ('published', 'deprecated') ORDER BY e.place";
+    let read = |row: &Row| -> Result<ListedRoute, StoreError> {
+        Ok(ListedRoute {
+            method: row.try_get("method")?,
+            path_pattern: row.try_get("path_pattern")?,
+            scope: row.try_get("scope")?,
+        })
+    };
+    tx.query_cached(sql, &[&id]).await?.iter().map(read).collect()
 }
 
 pub async fn plans(tx: &Transaction<'_>, product: Uuid) -> Result<Vec<PlanRow>, StoreError> {
@@ -109,8 +122,7 @@ pub async fn plans(tx: &Transaction<'_>, product: Uuid) -> Result<Vec<PlanRow>, 
 /// no publish, deprecation or retirement pass between this answer and the subscription.
 pub async fn offer(tx: &Transaction<'_>, user: Uuid, plan: Uuid) -> Result<Option<Offer>, StoreError> {
     let sql = "-- catalog.offer\n\
-        SELECT p.id AS product_id, p.status AS product_status, p.visibility, p.approval, s.status AS plan_status, \
-            p.organization_id AS publisher_organization_id, o.time_zone \
+        SELECT p.id AS product_id, p.status AS product_status, p.approval, s.status AS plan_status, o.time_zone \
         FROM plans s JOIN api_products p ON p.id = s.product_id JOIN organizations o ON o.id = p.organization_id \
         WHERE s.id = $1 AND o.status = 'active' AND p.status IN ('published', 'deprecated') \
             AND (p.visibility = 'public' OR EXISTS (SELECT FROM organization_members m \
@@ -120,10 +132,8 @@ pub async fn offer(tx: &Transaction<'_>, user: Uuid, plan: Uuid) -> Result<Optio
     Ok(Some(Offer {
         product_id: row.try_get("product_id")?,
         product_status: closed_text(&row, "product_status", ProductStatus::parse)?,
-        visibility: closed_text(&row, "visibility", Visibility::parse)?,
         approval: closed_text(&row, "approval", Approval::parse)?,
         plan_status: closed_text(&row, "plan_status", PlanStatus::parse)?,
-        publisher_organization_id: row.try_get("publisher_organization_id")?,
         time_zone: row.try_get("time_zone")?,
     }))
 }

@@ -127,10 +127,30 @@ pub async fn list_changes(tx: &Transaction<'_>, after: i64, up_to: i64) -> Resul
         .collect()
 }
 
+/// Begins a new epoch if the database, restored from a backup, has lost `revision` of this one; says whether it had to. Whatever
+/// gateways hold of the old epoch is then compared with nothing any more.
+pub async fn replace_lost_epoch(store: &Store, epoch: Uuid, revision: u64) -> Result<bool, StoreError> {
+    let sql = "-- replace_lost_epoch
+        UPDATE feed_state SET epoch = gen_random_uuid(), updated_at = now() WHERE epoch = $1 AND revision < $2";
+    let revision = i64::try_from(revision).unwrap_or(i64::MAX);
+    store
+        .read("replace_lost_epoch", |tx| {
+            Box::pin(async move { Ok(tx.execute_cached(sql, &[&epoch, &revision]).await? == 1) })
+        })
+        .await
+}
+
 /// The oldest change that is still stored, by revision.
 pub async fn oldest_revision(tx: &Transaction<'_>) -> Result<Option<i64>, StoreError> {
     let sql = "-- oldest_revision\nSELECT min(revision) FROM config_changes";
     Ok(tx.query_one_cached(sql, &[]).await?.try_get(0)?)
+}
+
+/// Postgres ends the session when it hears nothing for so long: a leader whose machine vanished must not keep the lock until
+/// TCP gives up. A leader looks every second.
+pub async fn limit_idleness(session: &Client) -> Result<(), StoreError> {
+    session.batch_execute("-- limit_idleness\nSET idle_session_timeout = '5s'").await?;
+    Ok(())
 }
 
 /// Takes the numbering lock for this session, or says that another session has it. Lost with the session.
@@ -173,13 +193,17 @@ pub async fn notify_from(session: &Client, channel: Channel) -> Result<(), Store
     Ok(())
 }
 
-/// Forgets at most `limit` numbered changes older than `days`; whoever is further behind builds anew.
+/// Forgets at most `limit` numbered changes older than `days`, oldest revision first, so that what stays has no gap; whoever is
+/// further behind builds anew.
 pub async fn prune_changes(session: &Client, days: u32, limit: i64) -> Result<u64, StoreError> {
     let days = i32::try_from(days).unwrap_or(i32::MAX);
     let sql = "-- prune_changes
         DELETE FROM config_changes WHERE id IN (
-            SELECT id FROM config_changes
-            WHERE revision IS NOT NULL AND created_at < now() - make_interval(days => $1) ORDER BY created_at LIMIT $2)";
+            SELECT id FROM (
+                SELECT id, bool_and(created_at < now() - make_interval(days => $1)) OVER (ORDER BY revision) AS is_old
+                FROM (SELECT id, revision, created_at FROM config_changes WHERE revision IS NOT NULL
+                      ORDER BY revision LIMIT $2) AS oldest
+            ) AS judged WHERE is_old)";
     Ok(session.execute(sql, &[&days, &limit]).await?)
 }
 

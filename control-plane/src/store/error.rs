@@ -1,13 +1,16 @@
 //! What can go wrong in the store, as its callers need to tell it apart. Refuses to decide what a client reads: the API does.
 
 use deadpool_postgres::PoolError;
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, Severity, SqlState};
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Postgres does not answer, or not in time; it may come back.
     #[error("Postgres is unavailable: {0}")]
     Unavailable(String),
+    /// Postgres was lost while it committed, or did not answer in time: the work may be done or not.
+    #[error("whether the transaction was committed is not known: {0}")]
+    OutcomeUnknown(String),
     /// A unique constraint: the thing exists already.
     #[error("{constraint} refused a duplicate")]
     Conflict { constraint: String },
@@ -54,6 +57,13 @@ impl StoreError {
         matches!(self, StoreError::Conflict { constraint } if constraint == name)
     }
 
+    /// For an error of COMMIT. What Postgres refuses while it lives is refused; after that it may have committed and could
+    /// not say so any more.
+    pub(super) fn of_commit(error: tokio_postgres::Error) -> StoreError {
+        let told = error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error));
+        if told { StoreError::from(error) } else { StoreError::OutcomeUnknown(error.to_string()) }
+    }
+
     fn of_database(error: &DbError) -> Option<StoreError> {
         let constraint = || error.constraint().unwrap_or("an unnamed constraint").to_owned();
         let code = error.code();
@@ -67,10 +77,10 @@ impl StoreError {
             "23000" | "23514" | "23502" => {
                 StoreError::Refused { constraint: constraint(), message: error.message().to_owned() }
             }
-            // Shutting down, crashed, starting, too many connections, cancelled by a timeout, out of disk or memory.
-            "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "53000" | "53100" | "53200" | "53300" | "25006" => {
-                StoreError::Unavailable(error.message().to_owned())
-            }
+            // Shutting down, crashed, starting, too many connections, cancelled by a timeout, a lock that did not come, out of
+            // disk or memory.
+            "57P01" | "57P02" | "57P03" | "57P05" | "57014" | "55P03" | "53000" | "53100" | "53200" | "53300"
+            | "25006" => StoreError::Unavailable(error.message().to_owned()),
             text if text.starts_with("08") => StoreError::Unavailable(error.message().to_owned()),
             text if text.starts_with("22") => StoreError::BadValue(error.message().to_owned()),
             _ => return None,

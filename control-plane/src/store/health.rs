@@ -1,5 +1,6 @@
 //! What health asks of the database. Refuses to be expensive: each is one look at small tables.
 
+use super::nodes::reach_sql;
 use super::{StoreError, Transaction};
 
 /// How far the gateways have come.
@@ -17,11 +18,14 @@ pub async fn find_schema_version(tx: &Transaction<'_>) -> Result<i32, StoreError
 }
 
 pub async fn summarize_feed(tx: &Transaction<'_>) -> Result<FeedSummary, StoreError> {
-    let sql = "-- summarize_feed
+    let sql = concat!(
+        "-- summarize_feed
         SELECT f.revision, (SELECT count(*) FROM nodes WHERE state = 'active') AS nodes,
-               (SELECT count(*) FROM nodes WHERE state = 'active'
-                  AND (served_epoch IS DISTINCT FROM f.epoch OR served_revision < f.revision)) AS lagging_nodes
-        FROM feed_state f";
+               (SELECT count(*) FROM nodes n ",
+        reach_sql!(),
+        " WHERE n.state = 'active' AND (r.served_revision IS NULL OR r.served_revision < f.revision)) AS lagging_nodes
+        FROM feed_state f"
+    );
     let row = tx.query_one_cached(sql, &[]).await?;
     Ok(FeedSummary {
         revision: row.try_get("revision")?,

@@ -4,7 +4,8 @@
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{StoreError, Transaction};
+use super::housekeeping::remove_in_batches;
+use super::{Store, StoreError, Transaction};
 
 /// One request under one key.
 #[derive(Clone, Debug)]
@@ -73,6 +74,9 @@ pub async fn record_response(
 }
 
 /// Housekeeping.
-pub async fn delete_expired_keys(tx: &Transaction<'_>) -> Result<u64, StoreError> {
-    tx.execute_cached("-- delete_expired_keys\nDELETE FROM idempotency_keys WHERE expires_at <= now()", &[]).await
+pub async fn delete_expired_keys(store: &Store) -> Result<(), StoreError> {
+    let sql = "-- delete_expired_keys
+        DELETE FROM idempotency_keys WHERE (user_id, idempotency_key) IN (SELECT user_id, idempotency_key
+            FROM idempotency_keys WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED)";
+    remove_in_batches(store, "delete_expired_keys", sql, &[]).await.map(|_| ())
 }

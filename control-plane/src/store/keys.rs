@@ -1,5 +1,6 @@
 //! `api_keys`: digests and what an owner recognises a key by. The key itself is not in any column, and a digest is never
-//! read back here. Every statement but `consumer_of` is bound to the consumer's organization.
+//! read back here. `get` and `list` are bound to the consumer's organization; `owner_of` finds it out, and the writes rely on a
+//! caller who holds the subscription's lock.
 
 use jiff::Timestamp;
 use snapshot::key::MintedKey;

@@ -83,6 +83,11 @@ pub async fn list_members(
     tx.query_cached(sql, &[&organization_id, &role, &at, &id, &rows]).await?.iter().map(MemberRow::read).collect()
 }
 
+pub async fn count_members(tx: &Transaction<'_>, organization_id: Uuid) -> Result<i64, StoreError> {
+    let sql = "-- count_members\nSELECT count(*) FROM organization_members WHERE organization_id = $1";
+    Ok(tx.query_one_cached(sql, &[&organization_id]).await?.try_get(0)?)
+}
+
 /// Locks the membership for a change.
 pub async fn lock_member(
     tx: &Transaction<'_>,

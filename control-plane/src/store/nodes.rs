@@ -1,5 +1,6 @@
-//! `nodes`: which gateways exist, and which revision each serves. A node is expected to acknowledge until an operator drains
-//! or removes it; that a node is not seen changes nothing about that.
+//! `nodes` and `node_processes`: which gateways exist, and which revision each serves. A node is expected to acknowledge until
+//! an operator drains or removes it; that a node is not seen changes nothing about that. While two processes of a node are
+//! connected (an upgrade), the node serves only what both serve.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -8,10 +9,13 @@ use uuid::Uuid;
 use super::{After, Store, StoreError, Transaction};
 use crate::store::changes::Channel;
 
-/// A node whose feed gave no sign for so long is not connected any more, in seconds: seven missed touches.
+/// A process whose feed gave no sign for so long is not connected any more, in seconds: seven missed touches. As in
+/// `reach_sql`.
 const CONNECTED_WITHIN_S: i32 = 15;
 /// Nodes in one answer; a fleet is smaller.
 const NODES_MAX: i64 = 1_000;
+/// Names, among a process's refusals, those that are not listed: any entity may be one of them.
+pub const UNLISTED: &str = "others";
 
 /// How a gateway introduces itself.
 #[derive(Clone, Debug)]
@@ -26,11 +30,13 @@ pub struct NewNode {
     pub served: Option<(Uuid, i64)>,
 }
 
-/// What a node has acknowledged.
+/// What a process of a node has acknowledged.
 #[derive(Clone, Debug)]
 pub struct AckRow {
     pub node_id: Uuid,
     pub boot_id: Uuid,
+    /// Whether a stream of the process is open here; a word that arrives after the last one ended does not say so.
+    pub is_connected: bool,
     pub epoch: Uuid,
     pub revision: i64,
     pub refusals: serde_json::Value,
@@ -77,7 +83,8 @@ pub async fn register_node(store: &Store, node: &NewNode) -> Result<(), Register
         .run_tx("register_node", |tx| {
             Box::pin(async move {
                 free_name(tx, node).await?;
-                upsert_node(tx, node).await
+                upsert_node(tx, node).await?;
+                replace_processes(tx, node).await
             })
         })
         .await;
@@ -91,10 +98,11 @@ pub async fn register_node(store: &Store, node: &NewNode) -> Result<(), Register
 
 async fn free_name(tx: &Transaction<'_>, node: &NewNode) -> Result<(), RegisterError> {
     let sql = "-- find_name_holder
-        SELECT id, boot_id <> $3 AND last_seen_at > now() - make_interval(secs => $4) FROM nodes
-        WHERE name = $1 AND id <> $2 FOR UPDATE";
+        SELECT n.id, EXISTS (SELECT FROM node_processes p WHERE p.node_id = n.id AND p.is_connected
+                             AND p.last_seen_at > now() - make_interval(secs => $3))
+        FROM nodes n WHERE n.name = $1 AND n.id <> $2 FOR UPDATE OF n";
     let within = f64::from(CONNECTED_WITHIN_S);
-    let Some(row) = tx.query_opt_cached(sql, &[&node.name, &node.id, &Uuid::nil(), &within]).await? else {
+    let Some(row) = tx.query_opt_cached(sql, &[&node.name, &node.id, &within]).await? else {
         return Ok(());
     };
     let (holder, is_connected): (Uuid, bool) = (read(&row, 0)?, read(&row, 1)?);
@@ -109,17 +117,27 @@ async fn free_name(tx: &Transaction<'_>, node: &NewNode) -> Result<(), RegisterE
 
 async fn upsert_node(tx: &Transaction<'_>, node: &NewNode) -> Result<(), RegisterError> {
     let sql = "-- upsert_node
-        INSERT INTO nodes AS n (id, name, boot_id, version, features, address, served_epoch, served_revision)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-        ON CONFLICT (id) DO UPDATE SET name = $2, boot_id = $3, version = $4, features = $5, address = $6, served_epoch = $7,
-            served_revision = $8, refusals = '[]', last_seen_at = now(),
+        INSERT INTO nodes AS n (id, name, boot_id, version, features, address) VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (id) DO UPDATE SET name = $2, boot_id = $3, version = $4, features = $5, address = $6, last_seen_at = now(),
             state = CASE n.state WHEN 'removed' THEN 'active' ELSE n.state END";
+    tx.execute_cached(sql, &[&node.id, &node.name, &node.boot_id, &node.version, &node.features, &node.address])
+        .await?;
+    Ok(())
+}
+
+/// The process that says hello, instead of those of its node that are gone. One that is forgotten too early comes back with
+/// its next sign of life.
+async fn replace_processes(tx: &Transaction<'_>, node: &NewNode) -> Result<(), RegisterError> {
+    let sql = "-- forget_processes
+        DELETE FROM node_processes WHERE node_id = $1 AND boot_id <> $2
+            AND NOT (is_connected AND last_seen_at > now() - make_interval(secs => $3))";
+    tx.execute_cached(sql, &[&node.id, &node.boot_id, &f64::from(CONNECTED_WITHIN_S)]).await?;
+    let sql = "-- upsert_process
+        INSERT INTO node_processes (node_id, boot_id, served_epoch, served_revision) VALUES ($1, $2, $3, $4)
+        ON CONFLICT (node_id, boot_id) DO UPDATE SET is_connected = true, served_epoch = $3, served_revision = $4,
+            refusals = '[]', last_seen_at = now()";
     let (epoch, revision) = node.served.unzip();
-    tx.execute_cached(
-        sql,
-        &[&node.id, &node.name, &node.boot_id, &node.version, &node.features, &node.address, &epoch, &revision],
-    )
-    .await?;
+    tx.execute_cached(sql, &[&node.id, &node.boot_id, &epoch, &revision]).await?;
     Ok(())
 }
 
@@ -127,59 +145,98 @@ fn read<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) 
     row.try_get(column).map_err(StoreError::from)
 }
 
-/// Stores what several nodes serve now, in one statement, and tells the other control planes. Does not wait for the disk: a
-/// lost acknowledgement is given again. Of an older process of the same node nothing is stored.
+/// Stores what several processes serve now, in one statement, and tells the other control planes. Does not wait for the disk: a
+/// lost acknowledgement is given again. An open stream is a sign of life, whatever the end of another one has noted; an
+/// acknowledgement that was overtaken on the way is left out.
 pub async fn save_acks(store: &Store, acks: &[AckRow]) -> Result<(), StoreError> {
     let sql = "-- save_acks
         WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true) AS setting), moved AS (
-            UPDATE nodes AS n
-            SET served_epoch = a.epoch, served_revision = a.revision, refusals = a.refusals, last_seen_at = now()
-            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::jsonb[]) AS a (id, boot_id, epoch, revision, refusals)
-            WHERE n.id = a.id AND n.boot_id = a.boot_id RETURNING n.id
+            INSERT INTO node_processes AS p (node_id, boot_id, served_epoch, served_revision, refusals, is_connected)
+            SELECT a.id, a.boot_id, a.epoch, a.revision, a.refusals, a.is_connected
+            FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::jsonb[], $7::boolean[])
+                AS a (id, boot_id, epoch, revision, refusals, is_connected) JOIN nodes n ON n.id = a.id
+            ON CONFLICT (node_id, boot_id) DO UPDATE SET served_epoch = excluded.served_epoch,
+                is_connected = p.is_connected OR excluded.is_connected,
+                served_revision = excluded.served_revision, refusals = excluded.refusals, last_seen_at = now()
+            WHERE p.served_epoch IS DISTINCT FROM excluded.served_epoch OR p.served_revision <= excluded.served_revision
+            RETURNING p.node_id
         )
         SELECT (SELECT setting FROM relaxed), (SELECT count(*) FROM moved), pg_notify($6, '')::text";
     let column = |pick: fn(&AckRow) -> Uuid| acks.iter().map(pick).collect::<Vec<_>>();
     let (ids, boots, epochs) = (column(|a| a.node_id), column(|a| a.boot_id), column(|a| a.epoch));
     let revisions: Vec<i64> = acks.iter().map(|ack| ack.revision).collect();
     let refusals: Vec<&serde_json::Value> = acks.iter().map(|ack| &ack.refusals).collect();
+    let connected: Vec<bool> = acks.iter().map(|ack| ack.is_connected).collect();
     store
         .read("save_acks", |tx| {
             Box::pin(async move {
                 let channel = Channel::Acks.as_str();
-                tx.query_one_cached(sql, &[&ids, &boots, &epochs, &revisions, &refusals, &channel]).await.map(|_| ())
+                let values: super::Values<'_> = &[&ids, &boots, &epochs, &revisions, &refusals, &channel, &connected];
+                tx.query_one_cached(sql, values).await.map(|_| ())
             })
         })
         .await
 }
 
-/// The nodes that are connected here are still there.
-pub async fn touch_nodes(store: &Store, nodes: &[Uuid]) -> Result<(), StoreError> {
-    let sql = "-- touch_nodes\nUPDATE nodes SET last_seen_at = now() WHERE id = ANY($1)";
-    store.read("touch_nodes", |tx| Box::pin(async move { tx.execute_cached(sql, &[&nodes]).await.map(|_| ()) })).await
-}
-
-/// A node's stream has ended; its name is free for a successor. Not so if a newer process of it has already said hello.
-pub async fn mark_disconnected(store: &Store, node: Uuid, boot_id: Uuid) -> Result<(), StoreError> {
-    let sql = "-- mark_disconnected\nUPDATE nodes SET boot_id = $3 WHERE id = $1 AND boot_id = $2";
+/// The processes that are connected here, as (node, boot), are still there.
+pub async fn touch_processes(store: &Store, processes: &[(Uuid, Uuid)]) -> Result<(), StoreError> {
+    let sql = "-- touch_processes
+        INSERT INTO node_processes (node_id, boot_id)
+        SELECT a.id, a.boot_id FROM unnest($1::uuid[], $2::uuid[]) AS a (id, boot_id) JOIN nodes n ON n.id = a.id
+        ON CONFLICT (node_id, boot_id) DO UPDATE SET is_connected = true, last_seen_at = now()";
+    let (nodes, boots): (Vec<Uuid>, Vec<Uuid>) = processes.iter().copied().unzip();
     store
-        .read("mark_disconnected", |tx| {
-            Box::pin(async move { tx.execute_cached(sql, &[&node, &boot_id, &Uuid::nil()]).await.map(|_| ()) })
+        .read("touch_processes", |tx| {
+            Box::pin(async move { tx.execute_cached(sql, &[&nodes, &boots]).await.map(|_| ()) })
         })
         .await
 }
 
-/// The expected nodes that do not serve `revision` of the current epoch.
+/// The last stream of a process has ended; its node's name is free for a successor.
+pub async fn mark_disconnected(store: &Store, node: Uuid, boot_id: Uuid) -> Result<(), StoreError> {
+    let sql =
+        "-- mark_disconnected\nUPDATE node_processes SET is_connected = false WHERE node_id = $1 AND boot_id = $2";
+    store
+        .read("mark_disconnected", |tx| {
+            Box::pin(async move { tx.execute_cached(sql, &[&node, &boot_id]).await.map(|_| ()) })
+        })
+        .await
+}
+
+/// What a node `n` serves of the epoch of `f`: what all of its connected processes serve, or, where none is connected, what the
+/// last one did. No epoch, no revision: nothing.
+macro_rules! reach_sql {
+    () => {
+        "LEFT JOIN LATERAL (
+            SELECT bool_or(p.is_live) AS is_connected, max(p.last_seen_at) AS last_seen_at,
+                CASE WHEN bool_and(p.served_epoch IS NOT DISTINCT FROM f.epoch) THEN min(p.served_revision) END AS served_revision,
+                jsonb_path_query_array(jsonb_agg(p.refusals), '$[*][*]') AS refusals
+            FROM (SELECT q.*, row_number() OVER (ORDER BY q.is_live DESC, q.last_seen_at DESC) AS place FROM (
+                    SELECT o.*, o.is_connected AND o.last_seen_at > now() - make_interval(secs => 15) AS is_live
+                    FROM node_processes o WHERE o.node_id = n.id) AS q) AS p
+            WHERE p.is_live OR p.place = 1
+        ) AS r ON true"
+    };
+}
+pub(super) use reach_sql;
+
+/// The expected nodes that do not serve `revision` of the current epoch, or refuse something that was written with it.
 pub async fn list_lagging(store: &Store, revision: u64) -> Result<Vec<NodeLag>, StoreError> {
-    let sql = "-- list_lagging
-        SELECT n.name, CASE WHEN n.served_epoch = f.epoch THEN n.served_revision END
-        FROM nodes n CROSS JOIN feed_state f
-        WHERE n.state = 'active' AND (n.served_epoch IS DISTINCT FROM f.epoch OR n.served_revision < $1)
-        ORDER BY n.name LIMIT $2";
+    let sql = concat!(
+        "-- list_lagging
+        SELECT n.name, r.served_revision FROM nodes n CROSS JOIN feed_state f ",
+        reach_sql!(),
+        " WHERE n.state = 'active' AND (r.served_revision IS NULL OR r.served_revision < $1 OR EXISTS (
+            SELECT FROM jsonb_array_elements(r.refusals) AS e WHERE e ->> 'entity' = $3 OR e ->> 'entity' IN (
+                SELECT c.entity || ' ' || coalesce(c.entity_id, '00000000-0000-0000-0000-000000000000')::text
+                FROM config_changes c WHERE c.xid = (SELECT w.xid FROM config_changes w WHERE w.revision = $1))))
+        ORDER BY n.name LIMIT $2"
+    );
     let revision = i64::try_from(revision).unwrap_or(i64::MAX);
     store
         .read("list_lagging", |tx| {
             Box::pin(async move {
-                let rows = tx.query_cached(sql, &[&revision, &NODES_MAX]).await?;
+                let rows = tx.query_cached(sql, &[&revision, &NODES_MAX, &UNLISTED]).await?;
                 rows.iter()
                     .map(|row| {
                         let served: Option<i64> = row.try_get(1)?;
@@ -192,10 +249,12 @@ pub async fn list_lagging(store: &Store, revision: u64) -> Result<Vec<NodeLag>, 
         .await
 }
 
-const NODE_COLUMNS: &str = "SELECT n.id, n.name, n.version, n.features, n.state, n.address,
-    n.boot_id <> '00000000-0000-0000-0000-000000000000' AND n.last_seen_at > now() - make_interval(secs => 15),
-    CASE WHEN n.served_epoch = f.epoch THEN n.served_revision END, f.revision, n.refusals, n.first_seen_at, n.last_seen_at
-    FROM nodes n CROSS JOIN feed_state f";
+const NODE_COLUMNS: &str = concat!(
+    "SELECT n.id, n.name, n.version, n.features, n.state, n.address, coalesce(r.is_connected, false), r.served_revision,
+    f.revision, coalesce(r.refusals, '[]'), n.first_seen_at, greatest(n.last_seen_at, r.last_seen_at)
+    FROM nodes n CROSS JOIN feed_state f ",
+    reach_sql!()
+);
 
 /// Nodes in the order in which they came; removed ones are left out.
 pub async fn list_nodes(tx: &Transaction<'_>, after: Option<After>, limit: i64) -> Result<Vec<NodeRow>, StoreError> {

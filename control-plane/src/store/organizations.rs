@@ -86,6 +86,12 @@ pub async fn insert_organization(
     tx.query_opt_cached(sql, values).await?.as_ref().map(OrganizationRow::read).transpose()
 }
 
+/// Organizations that the user owns, alone or with others.
+pub async fn count_owned(tx: &Transaction<'_>, user_id: Uuid) -> Result<i64, StoreError> {
+    let sql = "-- count_owned\nSELECT count(*) FROM organization_members WHERE user_id = $1 AND role = 'owner'";
+    Ok(tx.query_one_cached(sql, &[&user_id]).await?.try_get(0)?)
+}
+
 pub async fn list_organizations_of(
     tx: &Transaction<'_>,
     user_id: Uuid,
@@ -121,7 +127,7 @@ pub async fn find_organization_of(
 pub async fn lock_organization(tx: &Transaction<'_>, id: Uuid) -> Result<Option<OrganizationRow>, StoreError> {
     let sql = "-- lock_organization
         SELECT id, slug, name, is_personal, time_zone, currency, status, version, created_at, updated_at
-        FROM organizations WHERE id = $1 FOR UPDATE";
+        FROM organizations WHERE id = $1 FOR NO KEY UPDATE";
     tx.query_opt_cached(sql, &[&id]).await?.as_ref().map(OrganizationRow::read).transpose()
 }
 

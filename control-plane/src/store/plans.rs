@@ -138,7 +138,7 @@ pub async fn lock(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Result<
         "-- plans.lock\nSELECT ",
         columns!(),
         joined!(),
-        "WHERE s.id = $1 AND p.organization_id = $2 FOR UPDATE OF s"
+        "WHERE s.id = $1 AND p.organization_id = $2 FOR UPDATE OF s, l"
     );
     tx.query_opt_cached(sql, &[&id, &organization]).await?.as_ref().map(PlanRow::try_from).transpose()
 }
@@ -174,7 +174,7 @@ pub async fn list_unarchived(
         columns!(),
         joined!(),
         "WHERE s.product_id = $1 AND p.organization_id = $2 AND s.status <> 'archived' \
-         ORDER BY s.created_at, s.id FOR UPDATE OF s"
+         ORDER BY s.created_at, s.id FOR UPDATE OF s, l"
     );
     tx.query_cached(sql, &[&product, &organization]).await?.iter().map(PlanRow::try_from).collect()
 }

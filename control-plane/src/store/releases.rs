@@ -12,7 +12,6 @@ pub struct ReleaseRow {
     pub id: Uuid,
     pub product_id: Uuid,
     pub number: i32,
-    pub summary: Value,
     pub note: String,
     pub created_by: Uuid,
     pub created_at: Timestamp,
@@ -32,7 +31,7 @@ pub struct NewRelease<'a> {
 
 macro_rules! columns {
     () => {
-        "r.id, r.product_id, r.number, r.summary, r.note, r.created_by, r.created_at"
+        "r.id, r.product_id, r.number, r.note, r.created_by, r.created_at"
     };
 }
 
@@ -74,6 +73,12 @@ pub async fn get(
     tx.query_opt_cached(sql, &[&product, &organization, &number]).await?.as_ref().map(ReleaseRow::try_from).transpose()
 }
 
+/// What the release says, in readable form; it may be large, so it is read for one release at a time.
+pub async fn summary(tx: &Transaction<'_>, id: Uuid) -> Result<Value, StoreError> {
+    let sql = "-- releases.summary\nSELECT summary FROM releases WHERE id = $1";
+    Ok(tx.query_one_cached(sql, &[&id]).await?.try_get("summary")?)
+}
+
 /// The bytes that gateways would be sent.
 pub async fn compiled(tx: &Transaction<'_>, id: Uuid) -> Result<Vec<u8>, StoreError> {
     let sql = "-- releases.compiled\nSELECT compiled FROM releases WHERE id = $1";
@@ -111,7 +116,6 @@ impl TryFrom<&Row> for ReleaseRow {
             id: row.try_get("id")?,
             product_id: row.try_get("product_id")?,
             number: row.try_get("number")?,
-            summary: row.try_get("summary")?,
             note: row.try_get("note")?,
             created_by: row.try_get("created_by")?,
             created_at: row.try_get("created_at")?,

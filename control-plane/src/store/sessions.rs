@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::{After, StoreError, Transaction};
+use super::housekeeping::remove_in_batches;
+use super::{After, Store, StoreError, Transaction};
 
 #[derive(Clone, Debug)]
 pub struct SessionRow {
@@ -112,8 +113,10 @@ pub async fn revoke_other_sessions(tx: &Transaction<'_>, user_id: Uuid, keep: Op
 }
 
 /// Housekeeping: rows that let nobody in for a week.
-pub async fn delete_ended_sessions(tx: &Transaction<'_>) -> Result<u64, StoreError> {
+pub async fn delete_ended_sessions(store: &Store) -> Result<(), StoreError> {
     let sql = "-- delete_ended_sessions
-        DELETE FROM sessions WHERE expires_at < now() - interval '7 days' OR revoked_at < now() - interval '7 days'";
-    tx.execute_cached(sql, &[]).await
+        DELETE FROM sessions WHERE id IN (SELECT id FROM sessions
+            WHERE expires_at < now() - interval '7 days' OR revoked_at < now() - interval '7 days'
+            LIMIT $1 FOR UPDATE SKIP LOCKED)";
+    remove_in_batches(store, "delete_ended_sessions", sql, &[]).await.map(|_| ())
 }

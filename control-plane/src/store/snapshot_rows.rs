@@ -6,10 +6,15 @@ use std::collections::BTreeSet;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::row::closed_text;
 use super::{Store, StoreError, Transaction};
+use crate::domain::plan::{Algorithm, OnRedisDown};
 
 /// How long an expired key stays in the snapshot, so that a clock that is behind still meets it. The gateways judge expiry.
 pub const EXPIRED_KEY_KEPT_MS: i64 = 7 * 24 * 3_600_000;
+
+/// Products read at once: each brings its whole release.
+const PRODUCTS_AT_ONCE: usize = 100;
 
 /// The feed's own state as this transaction sees it.
 #[derive(Clone, Copy, Debug)]
@@ -42,8 +47,8 @@ pub struct PlanRow {
     pub version: i32,
     pub requests_per_minute: i32,
     pub burst_limit: i32,
-    pub algorithm: String,
-    pub on_redis_down: String,
+    pub algorithm: Algorithm,
+    pub on_redis_down: OnRedisDown,
     pub strict: bool,
     pub included_requests: Option<i64>,
     pub quota_mode: String,
@@ -178,10 +183,14 @@ macro_rules! keys_sql {
     };
 }
 
+/// One statement of a whole build; the builder gives up after this time too.
+const MOMENT_MAX: &str = "120s";
+
 /// Begins a transaction that sees one moment, however long it takes: a whole build may outlast `run_tx`'s deadline.
 pub async fn begin_moment(store: &Store) -> Result<Transaction<'static>, StoreError> {
     let tx = Transaction::new(store.connection().await?);
     tx.execute_cached("-- begin_moment\nBEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", &[]).await?;
+    tx.query_one_cached("-- bound_moment\nSELECT set_config('statement_timeout', $1, true)", &[&MOMENT_MAX]).await?;
     Ok(tx)
 }
 
@@ -215,12 +224,8 @@ pub async fn load_all(tx: &Transaction<'_>) -> Result<SnapshotRows, StoreError> 
 /// The served ones among the touched rows; a row that is missing from the answer is not served any more.
 pub async fn load_touched(tx: &Transaction<'_>, touched: &Touched) -> Result<SnapshotRows, StoreError> {
     let ids = |set: &BTreeSet<Uuid>| set.iter().copied().collect::<Vec<_>>();
-    let mut found: [Vec<Row>; 4] = Default::default();
-    let [products, plans, subscriptions, keys] = &mut found;
-    if !touched.products.is_empty() {
-        let sql = products_sql!("load_products", "AND p.id = ANY($1)");
-        *products = tx.query_cached(sql, &[&ids(&touched.products)]).await?;
-    }
+    let mut found: [Vec<Row>; 3] = Default::default();
+    let [plans, subscriptions, keys] = &mut found;
     if !touched.plans.is_empty() {
         *plans = tx.query_cached(plans_sql!("load_plans", "AND l.id = ANY($1)"), &[&ids(&touched.plans)]).await?;
     }
@@ -232,7 +237,31 @@ pub async fn load_touched(tx: &Transaction<'_>, touched: &Touched) -> Result<Sna
         let sql = keys_sql!("load_keys", "AND k.id = ANY($2)");
         *keys = tx.query_cached(sql, &[&EXPIRED_KEY_KEPT_MS, &ids(&touched.keys)]).await?;
     }
-    parse(products, plans, subscriptions, keys)
+    Ok(SnapshotRows {
+        products: load_products(tx, &ids(&touched.products)).await?,
+        ..parse(&[], plans, subscriptions, keys)?
+    })
+}
+
+async fn load_products(tx: &Transaction<'_>, ids: &[Uuid]) -> Result<Vec<ProductRow>, StoreError> {
+    let sql = products_sql!("load_products", "AND p.id = ANY($1)");
+    let mut products = Vec::new();
+    for ids in ids.chunks(PRODUCTS_AT_ONCE) {
+        for row in tx.query_cached(sql, &[&ids]).await? {
+            products.push(product(&row)?);
+        }
+    }
+    Ok(products)
+}
+
+/// Keys that are not served any more because they expired long ago, and were at the time of the change of `revision`.
+pub async fn list_forgotten_keys(tx: &Transaction<'_>, revision: i64) -> Result<Vec<Uuid>, StoreError> {
+    let sql = "-- list_forgotten_keys
+        SELECT k.id FROM api_keys k
+        WHERE k.status = 'active' AND k.expires_at <= now() - $1::bigint * interval '1 millisecond'
+          AND k.expires_at > (SELECT c.created_at FROM config_changes c WHERE c.revision = $2) - $1::bigint * interval '1 millisecond'";
+    let rows = tx.query_cached(sql, &[&EXPIRED_KEY_KEPT_MS, &revision]).await?;
+    rows.iter().map(|row| row.try_get(0).map_err(StoreError::from)).collect()
 }
 
 /// Adds the rows whose record follows from a touched row: products of an organization, subscriptions that it holds or
@@ -301,8 +330,8 @@ fn plan(row: &Row) -> Result<PlanRow, tokio_postgres::Error> {
         version: row.try_get(3)?,
         requests_per_minute: row.try_get(4)?,
         burst_limit: row.try_get(5)?,
-        algorithm: row.try_get(6)?,
-        on_redis_down: row.try_get(7)?,
+        algorithm: closed_text(row, "algorithm", Algorithm::parse)?,
+        on_redis_down: closed_text(row, "on_redis_down", OnRedisDown::parse)?,
         strict: row.try_get(8)?,
         included_requests: row.try_get(9)?,
         quota_mode: row.try_get(10)?,

@@ -9,7 +9,7 @@ use super::row::closed_text;
 use super::{After, StoreError, Transaction, Values};
 use crate::domain::period::BillingPeriod;
 use crate::domain::plan::{Algorithm, RateAndBurst};
-use crate::domain::subscription::SubscriptionStatus;
+use crate::domain::subscription::{Party, SubscriptionStatus};
 
 #[derive(Clone, Debug)]
 pub struct SubscriptionRow {
@@ -33,6 +33,7 @@ pub struct SubscriptionRow {
     pub activated_at: Option<Timestamp>,
     pub cancelled_at: Option<Timestamp>,
     pub cancel_at: Option<Timestamp>,
+    pub cancelled_by: Option<Party>,
     pub past_due_since: Option<Timestamp>,
     pub override_requests_per_minute: Option<i32>,
     pub override_burst_limit: Option<i32>,
@@ -85,7 +86,7 @@ macro_rules! columns {
          n.version AS plan_version, s.next_plan_id, s.user_id, s.organization_id, o.name AS organization_name, \
          o.slug AS organization_slug, p.organization_id AS publisher_organization_id, \
          w.slug AS publisher_organization_slug, s.status, s.requested_at, \
-         s.activated_at, s.cancelled_at, s.cancel_at, s.past_due_since, s.override_requests_per_minute, \
+         s.activated_at, s.cancelled_at, s.cancel_at, s.cancelled_by, s.past_due_since, s.override_requests_per_minute, \
          s.override_burst_limit, s.period_start, s.period_end, s.period_id, s.note, s.version, s.created_at, s.updated_at"
     };
 }
@@ -202,21 +203,25 @@ pub async fn suspend(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     expect_one("subscriptions.suspend", tx.execute_cached(sql, &[&id]).await?)
 }
 
-pub async fn cancel_now(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
+pub async fn cancel_now(tx: &Transaction<'_>, id: Uuid, by: Party) -> Result<(), StoreError> {
     let sql = "-- subscriptions.cancel_now\n\
-        UPDATE subscriptions SET status = 'cancelled', cancelled_at = now(), cancel_at = NULL, next_plan_id = NULL WHERE id = $1";
-    expect_one("subscriptions.cancel_now", tx.execute_cached(sql, &[&id]).await?)
+        UPDATE subscriptions SET status = 'cancelled', cancelled_at = now(), cancel_at = NULL, cancelled_by = $2, \
+            next_plan_id = NULL WHERE id = $1";
+    expect_one("subscriptions.cancel_now", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
 }
 
-pub async fn cancel_at_period_end(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
+/// Where both sides cancel it stays the publisher's, so that the consumer cannot take it back.
+pub async fn cancel_at_period_end(tx: &Transaction<'_>, id: Uuid, by: Party) -> Result<(), StoreError> {
     let sql = "-- subscriptions.cancel_at_period_end\n\
-        UPDATE subscriptions SET cancel_at = period_end WHERE id = $1 AND period_end IS NOT NULL";
-    expect_one("subscriptions.cancel_at_period_end", tx.execute_cached(sql, &[&id]).await?)
+        UPDATE subscriptions SET cancel_at = period_end, \
+            cancelled_by = CASE WHEN cancel_at IS NOT NULL AND cancelled_by = 'publisher' THEN cancelled_by ELSE $2 END \
+        WHERE id = $1 AND period_end IS NOT NULL";
+    expect_one("subscriptions.cancel_at_period_end", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
 }
 
 /// Takes a cancellation back that has not happened yet.
 pub async fn keep(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
-    let sql = "-- subscriptions.keep\nUPDATE subscriptions SET cancel_at = NULL WHERE id = $1";
+    let sql = "-- subscriptions.keep\nUPDATE subscriptions SET cancel_at = NULL, cancelled_by = NULL WHERE id = $1 AND cancel_at > now()";
     expect_one("subscriptions.keep", tx.execute_cached(sql, &[&id]).await?)
 }
 
@@ -272,6 +277,10 @@ impl TryFrom<&Row> for SubscriptionRow {
             activated_at: row.try_get("activated_at")?,
             cancelled_at: row.try_get("cancelled_at")?,
             cancel_at: row.try_get("cancel_at")?,
+            cancelled_by: match row.try_get::<_, Option<&str>>("cancelled_by")? {
+                Some(_) => Some(closed_text(row, "cancelled_by", Party::parse)?),
+                None => None,
+            },
             past_due_since: row.try_get("past_due_since")?,
             override_requests_per_minute: row.try_get("override_requests_per_minute")?,
             override_burst_limit: row.try_get("override_burst_limit")?,

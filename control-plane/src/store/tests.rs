@@ -112,6 +112,50 @@ async fn a_unit_of_work_that_is_given_up_does_not_poison_the_pool() {
     execute(&store, "UPDATE counters SET n = 1").await.unwrap();
 }
 
+/// Runs at COMMIT, in the middle of it.
+async fn at_commit(store: &Store, deed: &str) {
+    let function = format!(
+        "CREATE FUNCTION at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM {deed}; RETURN NULL; END $$"
+    );
+    execute(store, &function).await.unwrap();
+    let trigger = "CREATE CONSTRAINT TRIGGER at_commit AFTER UPDATE ON counters DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION at_commit()";
+    execute(store, trigger).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_lost_in_the_middle_of_a_commit_is_not_told_as_nothing_done() {
+    let store = store(2).await;
+    at_commit(&store, "pg_terminate_backend(pg_backend_pid())").await;
+    let error = execute(&store, "UPDATE counters SET n = 3 WHERE id = 1").await.unwrap_err();
+    assert!(matches!(error, StoreError::OutcomeUnknown(_)), "{error}");
+    count(&store, 1).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_outlasts_the_deadline_is_not_told_as_nothing_done() {
+    let store = store(2).await;
+    at_commit(&store, "pg_sleep(30)").await;
+    let error = execute(&store, "UPDATE counters SET n = 3 WHERE id = 1").await.unwrap_err();
+    assert!(matches!(error, StoreError::OutcomeUnknown(_)), "{error}");
+}
+
+#[tokio::test]
+async fn postgres_gives_up_what_nobody_waits_for_any_more() {
+    let store = store(2).await;
+    let found: Result<(String, String), StoreError> = store
+        .read("test", |tx| {
+            Box::pin(async move {
+                let sql =
+                    "SELECT current_setting('statement_timeout'), current_setting('client_connection_check_interval')";
+                let row = tx.query_one_cached(sql, &[]).await?;
+                Ok((row.try_get(0)?, row.try_get(1)?))
+            })
+        })
+        .await;
+    assert_eq!(found.unwrap(), ("5s".to_owned(), "1s".to_owned()));
+}
+
 #[tokio::test]
 async fn a_full_pool_is_told_within_the_promised_time() {
     let store = store(1).await;

@@ -35,9 +35,11 @@ impl<'env> Transaction<'env> {
 
     pub(super) async fn commit(mut self) -> Result<(), StoreError> {
         let outcome = self.client()?.batch_execute("COMMIT").await;
-        // After an error of COMMIT the transaction is over too: Postgres has rolled it back.
-        self.ended = true;
-        outcome.map_err(StoreError::from)
+        let outcome = outcome.map_err(StoreError::of_commit);
+        // After a refused COMMIT the transaction is over too: Postgres has rolled it back. After a lost one nobody knows, and
+        // the connection is not used again.
+        self.ended = !matches!(outcome, Err(StoreError::OutcomeUnknown(_)));
+        outcome
     }
 
     pub(super) async fn rollback(mut self) {

@@ -5,10 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use uuid::Uuid;
 
+use super::housekeeping::remove_in_batches;
 use super::{Store, StoreError, Transaction};
-use crate::ingest::billable::BillableClasses;
-use crate::ingest::event::{Batch, BatchId, Event};
-use crate::ingest::minutes::Minutes;
+use crate::domain::usage::billable::BillableClasses;
+use crate::domain::usage::minutes::{MinuteSums, Minutes};
+use crate::domain::usage::{Batch, BatchId, Event};
 
 /// A counted batch's row is kept so long; afterwards the watermark alone knows it.
 const BATCH_ROWS_KEPT_DAYS: i32 = 7;
@@ -130,7 +131,7 @@ pub async fn add_minutes(tx: &Transaction<'_>, minutes: &Minutes) -> Result<(), 
     let keys: Vec<i64> = cells.keys().map(|key| key.key).collect();
     let plans: Vec<i64> = cells.keys().map(|key| key.plan).collect();
     let endpoints: Vec<i64> = cells.keys().map(|key| key.endpoint).collect();
-    let sums = |pick: fn(&crate::ingest::minutes::MinuteSums) -> i64| cells.values().map(pick).collect::<Vec<_>>();
+    let sums = |pick: fn(&MinuteSums) -> i64| cells.values().map(pick).collect::<Vec<_>>();
     tx.execute_cached(
         sql,
         &[
@@ -212,10 +213,10 @@ pub async fn insert_failure(store: &Store, entry: &str, reason: &str, payload: &
 /// Forgets rows of batches that a watermark covers.
 pub async fn prune_batches(store: &Store) -> Result<u64, StoreError> {
     let sql = "-- prune_batches
-        DELETE FROM ingested_batches b USING ingest_watermarks w
-        WHERE w.node_id = b.node_id AND w.epoch = b.epoch AND b.seq <= w.contiguous_seq
-          AND b.ingested_at < now() - make_interval(days => $1)";
-    store
-        .run_tx("prune_batches", |tx| Box::pin(async move { tx.execute_cached(sql, &[&BATCH_ROWS_KEPT_DAYS]).await }))
-        .await
+        DELETE FROM ingested_batches WHERE (node_id, epoch, seq) IN (
+            SELECT b.node_id, b.epoch, b.seq FROM ingested_batches b
+            JOIN ingest_watermarks w ON w.node_id = b.node_id AND w.epoch = b.epoch
+            WHERE b.seq <= w.contiguous_seq AND b.ingested_at < now() - make_interval(days => $1)
+            LIMIT $2 FOR UPDATE OF b SKIP LOCKED)";
+    remove_in_batches(store, "prune_batches", sql, &[&BATCH_ROWS_KEPT_DAYS]).await
 }

@@ -81,11 +81,11 @@ pub async fn find_for_sign_in(tx: &Transaction<'_>, email: &str) -> Result<Optio
     tx.query_opt_cached(sql, &[&email]).await?.as_ref().map(read_sign_in).transpose()
 }
 
-/// Locks the row for a change.
+/// Locks the row for a change, but not against rows that refer to it: an idempotency key of the same request does already.
 pub async fn lock_user(tx: &Transaction<'_>, id: Uuid) -> Result<Option<SignInRow>, StoreError> {
     let sql = "-- lock_user
         SELECT id, email, display_name, is_admin, status, version, created_at, updated_at, password_hash
-        FROM users WHERE id = $1 FOR UPDATE";
+        FROM users WHERE id = $1 FOR NO KEY UPDATE";
     tx.query_opt_cached(sql, &[&id]).await?.as_ref().map(read_sign_in).transpose()
 }
 

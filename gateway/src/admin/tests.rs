@@ -20,11 +20,13 @@ fn serve(admin: &Admin) {
 }
 
 #[test]
-fn alive_from_the_start_but_ready_only_with_a_snapshot_and_until_draining() {
+fn alive_from_the_start_but_ready_only_with_a_snapshot_and_open_and_until_draining() {
     let admin = admin();
     assert_eq!(get(&admin, "/livez").0, 200);
     assert_eq!(get(&admin, "/readyz"), (503, "not ready: no snapshot yet\n".to_owned()));
     serve(&admin);
+    assert_eq!(get(&admin, "/readyz"), (503, "not ready: not yet up to date\n".to_owned()));
+    admin.metrics.status.set_open();
     assert_eq!(get(&admin, "/readyz").0, 200);
     admin.metrics.status.set_draining();
     assert_eq!(get(&admin, "/readyz"), (503, "not ready: draining\n".to_owned()));
@@ -34,6 +36,7 @@ fn alive_from_the_start_but_ready_only_with_a_snapshot_and_until_draining() {
 fn a_part_that_is_away_is_degraded_not_unready() {
     let admin = admin();
     serve(&admin);
+    admin.metrics.status.set_open();
     admin.metrics.status.set_feed(PartState::Up);
     admin.metrics.status.set_redis(PartState::Down);
     assert_eq!(get(&admin, "/readyz").0, 200);
@@ -41,10 +44,15 @@ fn a_part_that_is_away_is_degraded_not_unready() {
     assert_eq!(health["status"], "degraded");
     assert_eq!(health["parts"]["redis"], "down");
     assert_eq!(health["snapshot"]["revision"], 7);
+    assert_eq!(health["snapshot"]["saved_revision"], serde_json::Value::Null);
     assert_eq!(health["node"]["name"], "gw-1");
+    admin.metrics.status.set_saved(Token { epoch: Uuid::max(), revision: 7 });
+    assert_eq!(admin.metrics.status.saved_revision(), None, "revisions of two epochs cannot be compared");
+    admin.metrics.status.set_saved(Token { epoch: Uuid::nil(), revision: 6 });
     admin.metrics.status.set_redis(PartState::Up);
     let health: serde_json::Value = serde_json::from_str(&get(&admin, "/healthz").1).unwrap();
     assert_eq!(health["status"], "ok");
+    assert_eq!(health["snapshot"]["saved_revision"], 6);
 }
 
 #[test]

@@ -47,6 +47,10 @@ pub(super) enum AssemblyFault {
     Chunk(u32),
     #[error("chunk {got} arrived where {wanted:?} was expected")]
     ChunkOutOfTurn { got: u32, wanted: Option<usize> },
+    #[error(
+        "a full snapshot of revision {offered} is older than {served}, which is served: it would revive what was revoked"
+    )]
+    Older { offered: u64, served: u64 },
     #[error("a delta from revision {from} does not follow what is served")]
     DeltaOutOfTurn { from: u64 },
 }
@@ -55,7 +59,9 @@ impl AssemblyFault {
     pub(super) fn reason(&self) -> ApplyFailure {
         match self {
             AssemblyFault::Digest(_) => ApplyFailure::Digest,
-            AssemblyFault::ChunkOutOfTurn { .. } | AssemblyFault::DeltaOutOfTurn { .. } => ApplyFailure::OutOfOrder,
+            AssemblyFault::Older { .. }
+            | AssemblyFault::ChunkOutOfTurn { .. }
+            | AssemblyFault::DeltaOutOfTurn { .. } => ApplyFailure::OutOfOrder,
             _ => ApplyFailure::Message,
         }
     }
@@ -79,18 +85,22 @@ impl Assembly {
     /// Takes one message in; `served` is what the gateway serves.
     pub(super) fn take(&mut self, message: Option<Message>, served: Option<Token>) -> Result<Step, AssemblyFault> {
         match message.ok_or(AssemblyFault::Empty)? {
-            Message::Manifest(manifest) => self.begin(&manifest),
+            Message::Manifest(manifest) => self.begin(&manifest, served),
             Message::Chunk(chunk) => self.add(&chunk),
             Message::Delta(delta) => self.follow_on(delta, served),
-            Message::Heartbeat(heartbeat) => {
-                let newest = heartbeat.newest.as_ref().ok_or(AssemblyFault::Field("heartbeat.newest"))?;
-                Ok(Step::Newest(newest.try_into()?))
-            }
+            // A control plane that still builds its snapshot knows no newest, and says only that it lives.
+            Message::Heartbeat(heartbeat) => match &heartbeat.newest {
+                Some(newest) => Ok(Step::Newest(newest.try_into()?)),
+                None => Ok(Step::Wait),
+            },
         }
     }
 
-    fn begin(&mut self, manifest: &Manifest) -> Result<Step, AssemblyFault> {
-        let token = manifest.token.as_ref().ok_or(AssemblyFault::Field("manifest.token"))?.try_into()?;
+    fn begin(&mut self, manifest: &Manifest, served: Option<Token>) -> Result<Step, AssemblyFault> {
+        let token: Token = manifest.token.as_ref().ok_or(AssemblyFault::Field("manifest.token"))?.try_into()?;
+        if let Some(served) = served.filter(|served| served.epoch == token.epoch && served.revision > token.revision) {
+            return Err(AssemblyFault::Older { offered: token.revision, served: served.revision });
+        }
         if manifest.chunk_digests.len() > CHUNKS_MAX {
             return Err(AssemblyFault::TooManyChunks(manifest.chunk_digests.len()));
         }

@@ -22,6 +22,7 @@ use crate::clock::unix_ms;
 use crate::live::{Live, Snapshot};
 use crate::metrics::Metrics;
 use crate::metrics::status::PartState;
+use crate::upstream::Upstreams;
 
 /// A control plane that says nothing for this long, not even a heartbeat, is taken for gone.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -53,8 +54,11 @@ pub(super) struct Conversation<'a> {
     live: &'a Live,
     settings: &'a FeedSettings,
     metrics: &'a Metrics,
+    upstreams: &'a Upstreams,
     must_have_full: bool,
     learnt: bool,
+    /// What this control plane last called the newest.
+    newest: Option<Token>,
 }
 
 impl<'a> Conversation<'a> {
@@ -63,16 +67,17 @@ impl<'a> Conversation<'a> {
         live: &'a Live,
         settings: &'a FeedSettings,
         metrics: &'a Metrics,
+        upstreams: &'a Upstreams,
         must_have_full: bool,
     ) -> Conversation<'a> {
-        Conversation { live, settings, metrics, must_have_full, learnt: false }
+        Conversation { live, settings, metrics, upstreams, must_have_full, learnt: false, newest: None }
     }
 
     pub(super) fn must_have_full(&self) -> bool {
         self.must_have_full
     }
 
-    /// Whether anything that was sent could be used.
+    /// Whether this control plane was of use: it brought another snapshot, or confirmed that what is served is the newest.
     pub(super) fn has_learnt(&self) -> bool {
         self.learnt
     }
@@ -97,7 +102,6 @@ impl<'a> Conversation<'a> {
             let served = self.live.load().token;
             let step = assembly.take(message.message, served)?;
             self.take_step(step, &outbox).await?;
-            self.learnt = true;
         }
     }
 
@@ -139,20 +143,29 @@ impl<'a> Conversation<'a> {
             Step::Wait => Ok(()),
             Step::Newest(newest) => {
                 self.metrics.status.set_newest(newest, unix_ms());
+                self.newest = Some(newest);
+                if self.live.load().token == Some(newest) {
+                    self.learnt = true;
+                    self.metrics.status.set_caught_up();
+                }
                 Ok(())
             }
             Step::Full { token, records } => {
                 let count = records.len();
                 self.swap(token, outbox, move |old| old.rebuild(token, records)).await?;
-                self.must_have_full = false;
+                (self.must_have_full, self.learnt) = (false, true);
                 info!(revision = token.revision, records = count, "took in a full snapshot");
                 Ok(())
             }
-            Step::Delta { token, changes } => self.swap(token, outbox, move |old| old.apply(token, &changes)).await,
+            Step::Delta { token, changes } => {
+                self.swap(token, outbox, move |old| old.apply(token, &changes)).await?;
+                self.learnt = true;
+                Ok(())
+            }
         }
     }
 
-    /// Compiles beside the running snapshot, swaps, acknowledges.
+    /// Compiles beside the running snapshot, has its new names resolved, swaps, acknowledges.
     async fn swap(
         &self,
         token: Token,
@@ -162,8 +175,13 @@ impl<'a> Conversation<'a> {
         let old = self.live.load();
         let compiled = spawn_blocking(move || compile(&old)).await;
         let (snapshot, refusals) = compiled.map_err(|_| FeedFault::Crashed)?;
+        self.upstreams.prepare(&self.live.load(), &snapshot).await;
         self.live.store(snapshot);
         note_served(self.metrics, token, refusals.len());
+        // A change may overtake the notice of the newest: the gateway stands there, or beyond.
+        if self.newest.is_some_and(|newest| newest.epoch == token.epoch && newest.revision <= token.revision) {
+            self.metrics.status.set_caught_up();
+        }
         say(outbox, from_gateway::Message::Ack(wire::Ack { served: Some(token.into()), refusals }))
     }
 }

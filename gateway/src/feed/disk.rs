@@ -14,6 +14,8 @@ use snapshot::wire::Record;
 
 pub use self::format::FormatFault;
 
+/// The name of the last good snapshot in a gateway's data directory.
+pub const SNAPSHOT_FILE: &str = "snapshot";
 /// Only the gateway itself reads it: it holds targets and digests of keys.
 const MODE: u32 = 0o600;
 

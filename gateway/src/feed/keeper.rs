@@ -63,6 +63,7 @@ async fn save(
     match written {
         Ok(Ok(())) => {
             *saved = Some(token);
+            metrics.status.set_saved(token);
             metrics.config.saves_total.inc();
             if was_failing {
                 info!("the last good snapshot is on disk again");

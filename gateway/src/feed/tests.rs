@@ -1,6 +1,7 @@
 //! Against a control plane that plays scripts over a real unix socket, and against damaged files.
 
 mod disk;
+mod names;
 mod script;
 mod tls;
 mod units;
@@ -39,6 +40,7 @@ fn fleet(fleet_max: u32) -> Record {
 struct Follower {
     live: Live,
     metrics: Arc<Metrics>,
+    upstreams: Arc<Upstreams>,
     identity: Identity,
     directory: TempDir,
     stop: watch::Sender<bool>,
@@ -69,8 +71,9 @@ impl Follower {
             identity: identity.clone(),
         };
         let (stop, stopped) = watch::channel(false);
-        let following = tokio::spawn(follow(live.clone(), disk, settings, metrics.clone(), stopped));
-        Follower { live, metrics, identity, directory, stop, following }
+        let upstreams = Arc::new(crate::upstream::tests::upstreams(&[]));
+        let following = tokio::spawn(follow(live.clone(), disk, settings, metrics.clone(), upstreams.clone(), stopped));
+        Follower { live, metrics, upstreams, identity, directory, stop, following }
     }
 
     async fn serves(&self, wanted: Token) {
@@ -128,7 +131,7 @@ async fn an_empty_full_snapshot_is_a_snapshot() {
     let mut call = plane.next_call().await;
     call.play(full(token(1, 1), vec![])).await;
     assert_eq!(served(call.next_said().await), token(1, 1));
-    assert!(follower.metrics.status.is_ready());
+    assert!(follower.metrics.status.served().is_some());
 }
 
 #[tokio::test]
@@ -163,6 +166,22 @@ async fn a_delta_that_begins_elsewhere_is_refused_and_a_full_snapshot_asked_for(
         drop(call);
         assert_eq!(plane.next_call().await.have(), Some(token(2, 1)), "and is not asked for a second time");
     }
+}
+
+#[tokio::test]
+async fn an_older_full_snapshot_is_refused_and_the_next_control_plane_told_what_is_served() {
+    let mut plane = ScriptedControlPlane::start().await;
+    let follower = Follower::of(&plane);
+    let mut call = plane.next_call().await;
+    call.play(full(token(1, 10), vec![vec![fleet(3)]])).await;
+    follower.serves(token(1, 10)).await;
+    call.play([delta(epoch(1), 11, 12, vec![fleet(8)])]).await;
+    let mut call = plane.next_call().await;
+    assert_eq!(call.have(), None);
+    call.play(full(token(1, 9), vec![vec![fleet(7)]])).await;
+    let call = plane.next_call().await;
+    assert_eq!(call.have(), Some(token(1, 10)), "so that a restored database is found out");
+    assert_eq!((follower.live.load().token, follower.live.load().fleet_max), (Some(token(1, 10)), 3));
 }
 
 #[tokio::test]
@@ -210,7 +229,7 @@ async fn what_was_served_is_on_disk_and_a_restart_without_a_control_plane_serves
     let follower = Follower::in_directory(&nobody, directory);
     assert_eq!(follower.live.load().token, Some(token(1, 11)));
     assert_eq!(follower.live.load().fleet_max, 4);
-    assert!(follower.metrics.status.is_ready());
+    assert!(follower.metrics.status.served().is_some());
     assert_eq!(follower.identity.node_id, node_id, "a restart is the same node");
     assert_ne!(follower.identity.boot_id, boot_id);
 }
@@ -237,5 +256,45 @@ async fn a_control_plane_that_refuses_the_token_is_asked_again_and_nothing_is_se
     plane.next_call().await.refuse(tonic::Status::unauthenticated("no")).await;
     plane.next_call().await.refuse(tonic::Status::unauthenticated("no")).await;
     assert_eq!(follower.live.load().token, None);
-    assert!(!follower.metrics.status.is_ready());
+    assert!(follower.metrics.status.served().is_none());
+}
+
+#[tokio::test]
+async fn it_has_caught_up_when_it_serves_what_the_control_plane_calls_the_newest() {
+    let mut plane = ScriptedControlPlane::start().await;
+    let follower = Follower::of(&plane);
+    let has_caught_up = || follower.metrics.status.watch_feed().borrow().has_caught_up;
+    let mut call = plane.next_call().await;
+    call.play(full(token(1, 10), vec![vec![fleet(3)]])).await;
+    follower.serves(token(1, 10)).await;
+    call.play([heartbeat(token(1, 12))]).await;
+    eventually("the newest is known", || follower.metrics.status.newest_revision() == 12).await;
+    assert!(!has_caught_up(), "revision 12 exists");
+    call.play([delta(epoch(1), 10, 11, vec![fleet(4)])]).await;
+    assert_eq!(served(call.next_said().await), token(1, 10));
+    assert_eq!(served(call.next_said().await), token(1, 11));
+    assert!(!has_caught_up());
+    call.play([delta(epoch(1), 11, 13, vec![fleet(5)])]).await;
+    assert_eq!(served(call.next_said().await), token(1, 13));
+    assert!(has_caught_up(), "it stands beyond what was announced");
+}
+
+#[tokio::test]
+async fn what_the_disk_gave_counts_as_current_only_by_a_control_planes_word() {
+    let mut plane = ScriptedControlPlane::start().await;
+    let follower = Follower::of(&plane);
+    let mut call = plane.next_call().await;
+    call.play(full(token(1, 10), vec![vec![fleet(3)]])).await;
+    follower.serves(token(1, 10)).await;
+    let directory = follower.stop().await;
+    drop(call);
+
+    let follower = Follower::in_directory(&plane, directory);
+    let has_caught_up = || follower.metrics.status.watch_feed().borrow().has_caught_up;
+    assert_eq!(follower.metrics.status.saved_revision(), Some(10));
+    let mut call = plane.next_call().await;
+    assert_eq!(call.have(), Some(token(1, 10)));
+    assert!(!has_caught_up());
+    call.play([heartbeat(token(1, 10))]).await;
+    eventually("it has caught up", has_caught_up).await;
 }

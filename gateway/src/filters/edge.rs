@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, VIA};
 use http::{HeaderMap, Method, Version};
 use snapshot::routes::METHODS;
 
@@ -16,24 +16,49 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 pub const HEADER_LINES_MAX: usize = 100;
 /// A DNS name and a port.
 const HOST_BYTES_MAX: usize = 255 + 6;
+/// What the gateway calls itself in `Via`.
+pub const PSEUDONYM: &str = "apihub";
+/// How often a request may have come through the gateway: products may call products, but not for ever.
+const PASSES_MAX: usize = 3;
 /// Colon, space, CR, LF: what a header line has beside its name and value.
 const LINE_OVERHEAD_BYTES: usize = 4;
 
-/// Path and query of a target that is well-formed as a target.
+/// Path and query of a target that is well-formed as a target, and its authority where it is in absolute form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TargetParts<'a> {
+    pub authority: Option<&'a str>,
     pub path: &'a str,
     pub query: Option<&'a str>,
 }
 
 /// Splits a request target. `raw` are the bytes as sent, so that what is decided on is what is sent on.
-pub fn split_target(raw: &[u8]) -> Result<TargetParts<'_>, Rejection> {
+///
+/// HTTP/1 also takes the absolute form, `http://host/path` (RFC 9112 §3.2.2). Its path is then decided on and sent on like any
+/// other, and its authority must be the one that `Host` names.
+pub fn split_target(version: Version, raw: &[u8]) -> Result<TargetParts<'_>, Rejection> {
     use snapshot::path::PathFault;
     let text = std::str::from_utf8(raw).map_err(|_| Rejection::BadPath(PathFault::ForbiddenByte))?;
+    let (authority, text) = if version <= Version::HTTP_11 { split_absolute(text) } else { (None, text) };
     Ok(match text.split_once('?') {
-        Some((path, query)) => TargetParts { path, query: Some(query) },
-        None => TargetParts { path: text, query: None },
+        Some((path, query)) => TargetParts { authority, path: rooted(authority, path), query: Some(query) },
+        None => TargetParts { authority, path: rooted(authority, text), query: None },
     })
+}
+
+/// The authority and the rest of a target in absolute form; other targets as they are.
+fn split_absolute(text: &str) -> (Option<&str>, &str) {
+    let after = |scheme: &str| {
+        let start = text.get(..scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then(|| text.get(scheme.len()..)).flatten()
+    };
+    let Some(rest) = after("http://").or_else(|| after("https://")) else { return (None, text) };
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    rest.split_at_checked(end).map_or((None, text), |(authority, rest)| (Some(authority), rest))
+}
+
+/// `http://host` alone means its root.
+fn rooted<'a>(authority: Option<&str>, path: &'a str) -> &'a str {
+    if authority.is_some() && path.is_empty() { "/" } else { path }
 }
 
 /// 414 for a target beyond the bound, 400 for a query that the request line to the upstream could not carry.
@@ -67,9 +92,20 @@ pub fn check_header_size(headers: &HeaderMap, bytes_max: usize, lines_max: usize
     if headers.len() > lines_max || bytes > bytes_max { Err(Rejection::HeadersTooLarge) } else { Ok(()) }
 }
 
+/// 508 where the request has come through this gateway too often (RFC 9110 §7.6.3).
+pub fn check_loop(headers: &HeaderMap) -> Result<(), Rejection> {
+    let hops = headers.get_all(VIA).iter().flat_map(|line| line.as_bytes().split(|&byte| byte == b','));
+    let is_ours = |hop: &&[u8]| {
+        let mut words = hop.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        // Its version, then who received it; a comment may follow.
+        words.nth(1).is_some_and(|who| who.eq_ignore_ascii_case(PSEUDONYM.as_bytes()))
+    };
+    if hops.filter(is_ours).count() > PASSES_MAX { Err(Rejection::LoopDetected) } else { Ok(()) }
+}
+
 /// One host at most, of nothing but the bytes of a host; HTTP/1.1 and HTTP/2 must name one.
 ///
-/// `authority` is the target's (HTTP/2) or what the caller took from `Host`.
+/// `authority` is the target's (HTTP/2, or HTTP/1 in absolute form) or what the caller took from `Host`.
 pub fn check_host(version: Version, authority: Option<&str>, headers: &HeaderMap) -> Result<(), Rejection> {
     let mut lines = headers.get_all(HOST).iter();
     let line = lines.next().map(|value| value.as_bytes());
@@ -83,8 +119,9 @@ pub fn check_host(version: Version, authority: Option<&str>, headers: &HeaderMap
         (Some(line), Some(authority)) if !line.eq_ignore_ascii_case(authority.as_bytes()) => {
             Err(Rejection::BadHost("The Host header and the request target name different hosts."))
         }
-        (None, None) if version != Version::HTTP_10 && version != Version::HTTP_09 => {
-            Err(Rejection::BadHost("The request names no host."))
+        (None, None) if version > Version::HTTP_10 => Err(Rejection::BadHost("The request names no host.")),
+        (None, Some(_)) if version == Version::HTTP_11 => {
+            Err(Rejection::BadHost("The request names its host in the target alone."))
         }
         _ => Ok(()),
     }

@@ -11,11 +11,12 @@ use uuid::Uuid;
 use super::credential::{APIKEY, KeyPlaces, X_API_KEY};
 use super::entitlement::KnownSubscription;
 
-pub const X_CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
-pub const X_CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
-pub const X_CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
-pub const X_SUBSCRIPTION_ID: HeaderName = HeaderName::from_static("x-subscription-id");
-pub const X_PLAN: HeaderName = HeaderName::from_static("x-plan");
+// As they are written: the framework copies a name only where it is not static text.
+const X_CONSUMER_ID: &str = "X-Consumer-ID";
+const X_CONSUMER_USERNAME: &str = "X-Consumer-Username";
+const X_CREDENTIAL_IDENTIFIER: &str = "X-Credential-Identifier";
+const X_SUBSCRIPTION_ID: &str = "X-Subscription-ID";
+const X_PLAN: &str = "X-Plan";
 
 /// Names that the gateway alone may send upstream, in lower case with hyphens.
 const RESERVED: [&str; 5] = ["x-subscription-id", "x-plan", "x-request-id", "x-real-ip", "forwarded"];
@@ -32,7 +33,7 @@ pub fn headers_to_strip(client: &HeaderMap, places: KeyPlaces) -> Vec<HeaderName
 }
 
 /// The caller, as the upstream learns him. Names are percent-encoded where a header could not carry them.
-pub fn headers_to_send(known: &KnownSubscription) -> [(HeaderName, HeaderValue); 5] {
+pub fn headers_to_send(known: &KnownSubscription) -> [(&'static str, HeaderValue); 5] {
     [
         (X_CONSUMER_ID, id_value(known.subscription.consumer_id)),
         (X_CONSUMER_USERNAME, text_value(&known.subscription.consumer_username)),

@@ -3,24 +3,25 @@
 
 use std::fmt::Write as _;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 
-use crate::limiter::LimitAnswers;
+use crate::limiter::{LimitAnswers, LimitItem};
 use crate::settings::RateLimitHeaders;
+use crate::stack_text::StackText;
 
-const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-const RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
-const RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
-const RATELIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
-const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const RATELIMIT_POLICY: &str = "RateLimit-Policy";
+const RATELIMIT: &str = "RateLimit";
+const RATELIMIT_LIMIT: &str = "RateLimit-Limit";
+const RATELIMIT_REMAINING: &str = "RateLimit-Remaining";
+const RATELIMIT_RESET: &str = "RateLimit-Reset";
+const X_RATELIMIT_LIMIT: &str = "X-RateLimit-Limit";
+const X_RATELIMIT_REMAINING: &str = "X-RateLimit-Remaining";
+const X_RATELIMIT_RESET: &str = "X-RateLimit-Reset";
 /// Room for two windows with their largest figures.
-const ITEMS_BYTES: usize = 96;
+const ITEMS_BYTES: usize = 128;
 
-/// For every answer whose request was counted or refused by a limit.
-pub fn limit_headers(answers: &LimitAnswers, form: RateLimitHeaders) -> Vec<(HeaderName, HeaderValue)> {
+/// For every answer to a known subscription, whether its request was counted or not.
+pub fn limit_headers(answers: &LimitAnswers, form: RateLimitHeaders) -> Vec<(&'static str, HeaderValue)> {
     let tightest = answers.tightest();
     let (limit, remaining, reset) =
         (HeaderValue::from(tightest.limit), HeaderValue::from(tightest.remaining), HeaderValue::from(tightest.reset_s));
@@ -53,31 +54,29 @@ fn state_items(answers: &LimitAnswers) -> HeaderValue {
 
 fn items(
     answers: &LimitAnswers,
-    write_item: impl Fn(&crate::limiter::LimitItem, &mut String) -> std::fmt::Result,
+    write_item: impl Fn(&LimitItem, &mut StackText<ITEMS_BYTES>) -> std::fmt::Result,
 ) -> HeaderValue {
-    let mut text = String::with_capacity(ITEMS_BYTES);
+    let mut text = StackText::new();
     for item in answers.items() {
-        if !text.is_empty() {
-            text.push_str(", ");
-        }
-        // Writing to a String cannot fail.
-        let _ = write_item(item, &mut text);
+        let separator = if text.is_empty() { "" } else { ", " };
+        // Two windows with their largest figures fit.
+        let _ = text.write_str(separator).and_then(|()| write_item(item, &mut text));
     }
-    // Names and numbers in ASCII: always a valid value, taken over without a copy.
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
+    text.to_value()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limiter::LimitItem;
 
     fn lines(form: RateLimitHeaders) -> String {
         let answers = LimitAnswers {
             rate: LimitItem { name: "minute", limit: 600, remaining: 599, reset_s: 1, window_s: 60 },
             quota: Some(LimitItem { name: "month", limit: 10_000, remaining: 5, reset_s: 86_400, window_s: 2_592_000 }),
         };
-        let line = |(name, value): &(HeaderName, HeaderValue)| format!("{name}: {}\n", value.to_str().unwrap());
+        let line = |(name, value): &(&'static str, HeaderValue)| {
+            format!("{}: {}\n", name.to_lowercase(), value.to_str().unwrap())
+        };
         limit_headers(&answers, form).iter().map(line).collect()
     }
 

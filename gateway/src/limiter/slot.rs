@@ -62,6 +62,21 @@ impl Slot {
         }
     }
 
+    /// How the limits stand; takes from none.
+    pub(super) fn peek(
+        &self,
+        subscription: &Subscription,
+        policy: &Policy,
+        quota: Option<Quota>,
+        now: Now,
+    ) -> LimitAnswers {
+        self.adopt(policy, now);
+        if policy.algorithm != Algorithm::TokenBucket {
+            lock(&self.windows).advance(Shape::of(policy.algorithm), now.mono_us);
+        }
+        self.answers(subscription, policy, quota, now)
+    }
+
     /// Whether forgetting this slot would change no answer: nothing taken, nothing owed.
     pub(super) fn is_idle(&self, now: Now) -> bool {
         let windows_idle = {

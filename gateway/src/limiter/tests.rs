@@ -9,7 +9,7 @@ use std::time::Duration;
 use snapshot::record::{Algorithm, OnRedisDown, Period, Policy, Quota, Subscription, SubscriptionStatus};
 use uuid::Uuid;
 
-use super::{LimitAnswers, LimitKind, LimitRefusal, Limiter};
+use super::{Lane, LimitAnswers, LimitKind, LimitRefusal, Limiter};
 use crate::clock::Now;
 
 const START: Now = Now { mono_us: 3_600_000_000, unix_ms: 1_800_000_000_000 };
@@ -78,7 +78,7 @@ impl Life {
     }
 
     fn ask(&self, policy: &Policy, now: Now) -> Result<LimitAnswers, LimitRefusal> {
-        self.limiter.check(&self.subscription, policy, self.quota, now)
+        self.limiter.check(&self.subscription, Lane::Live, policy, self.quota, now)
     }
 
     /// How many of `tries` at one moment are admitted.
@@ -128,7 +128,7 @@ fn keys_of_one_subscription_share_its_limits_and_others_have_their_own() {
     let life = Life::new();
     let policy = bucket(60, 2);
     assert_eq!(life.burst(&policy, START, 5), 2);
-    assert!(life.limiter.check(&subscription(8), &policy, None, START).is_ok());
+    assert!(life.limiter.check(&subscription(8), Lane::Live, &policy, None, START).is_ok());
     assert_eq!(life.limiter.slots(), 2);
 }
 
@@ -244,8 +244,8 @@ fn a_sweep_forgets_only_what_changes_no_answer() {
     let life = Life::with_quota(5, true, ends_in(1, HOUR), ends_in(2, HOUR * 2));
     let policy = bucket(60, 10);
     life.burst(&policy, START, 3);
-    assert!(life.limiter.check(&subscription(8), &policy, None, START).is_ok());
-    assert!(life.limiter.check(&subscription(9), &sliding(9), None, START).is_ok());
+    assert!(life.limiter.check(&subscription(8), Lane::Live, &policy, None, START).is_ok());
+    assert!(life.limiter.check(&subscription(9), Lane::Live, &sliding(9), None, START).is_ok());
     life.limiter.sweep(START);
     assert_eq!(life.limiter.slots(), 3);
     life.limiter.sweep(START.after(Duration::from_secs(66)));
@@ -264,7 +264,7 @@ fn threads_that_hammer_one_bucket_get_its_burst_and_its_rate_to_the_token() {
             for _ in 0..60_000 {
                 let now = Now::read();
                 last_us = now.mono_us;
-                admitted += u64::from(limiter.check(&subscription(7), &policy, None, now).is_ok());
+                admitted += u64::from(limiter.check(&subscription(7), Lane::Live, &policy, None, now).is_ok());
             }
             (admitted, last_us)
         })
@@ -281,4 +281,34 @@ fn threads_that_hammer_one_bucket_get_its_burst_and_its_rate_to_the_token() {
 #[test]
 fn a_slot_stays_small_because_there_is_one_for_every_active_subscription() {
     assert!(size_of::<super::slot::Slot>() <= 128, "{} bytes", size_of::<super::slot::Slot>());
+}
+
+#[test]
+fn a_peek_shows_what_a_request_would_find_takes_nothing_and_makes_no_slot() {
+    for policy in [bucket(60, 10), sliding(10), fixed(10)] {
+        let period = ends_in(1, HOUR);
+        let life = Life::with_quota(5, true, period, ends_in(2, HOUR * 2));
+        let peek = |now| life.limiter.peek(&life.subscription, Lane::Live, &policy, life.quota, now);
+        let fresh = peek(START);
+        assert_eq!((fresh.rate.remaining, fresh.quota.unwrap().remaining), (10, 5), "{policy:?}");
+        assert_eq!(life.limiter.slots(), 0);
+        let asked = life.ask(&policy, START).unwrap();
+        for _ in 0..20 {
+            assert_eq!(peek(START), asked, "{policy:?}");
+        }
+        assert_eq!(peek(START.after(Duration::from_secs(120))).rate.remaining, 10, "what has left the window is gone");
+        assert_eq!(life.burst(&policy, START, 100), 4, "the quota allows no more");
+        assert_eq!(peek(START).quota.unwrap().remaining, 0);
+        assert_eq!(peek(START.after(HOUR)).quota.unwrap().remaining, 5, "of the next period");
+    }
+}
+
+#[test]
+fn the_two_lanes_of_a_subscription_take_nothing_from_each_other() {
+    let life = Life::new();
+    let policy = bucket(60, 3);
+    assert_eq!(life.burst(&policy, START, 10), 3);
+    let test = life.limiter.check(&life.subscription, Lane::Test, &policy, None, START).unwrap();
+    assert_eq!(test.rate.remaining, 2);
+    assert_eq!(life.limiter.slots(), 2);
 }

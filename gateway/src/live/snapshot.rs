@@ -109,6 +109,10 @@ impl Snapshot {
         self.upstreams.iter().map(|(host_and_port, _)| host_and_port)
     }
 
+    pub fn has_upstream(&self, place: &(Host<String>, u16)) -> bool {
+        self.upstreams.get(place).is_some()
+    }
+
     /// Whether no target changed between the two: then there is nothing to resolve anew.
     pub fn has_same_upstreams(&self, other: &Snapshot) -> bool {
         self.upstreams.is_same(&other.upstreams)

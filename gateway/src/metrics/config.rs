@@ -11,6 +11,7 @@ use crate::clock::unix_ms;
 pub struct ConfigMetrics {
     revision: IntGauge,
     newest_revision: IntGauge,
+    saved_revision: IntGauge,
     age_seconds: IntGauge,
     /// Unix time of the last change taken in.
     pub last_applied_timestamp_seconds: IntGauge,
@@ -30,6 +31,10 @@ impl ConfigMetrics {
         Ok(ConfigMetrics {
             revision: make.gauge("config_revision", "The revision that is served")?,
             newest_revision: make.gauge("config_newest_revision", "The newest revision heard of")?,
+            saved_revision: make.gauge(
+                "config_saved_revision",
+                "The revision of the last good snapshot on disk; 0 without one of the served epoch",
+            )?,
             age_seconds: make.gauge(
                 "config_age_seconds",
                 "Since the served snapshot was last known to be the newest; -1 without one",
@@ -57,6 +62,7 @@ impl ConfigMetrics {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.revision.set(status.served().map_or(0, |served| gauge(served.token.revision)));
         self.newest_revision.set(gauge(status.newest_revision()));
+        self.saved_revision.set(status.saved_revision().map_or(0, gauge));
         self.age_seconds.set(status.snapshot_age_s(unix_ms()).map_or(-1, gauge));
     }
 }

@@ -56,7 +56,7 @@ label!(
 label!(
     /// Why a connection was closed before or while its request was read.
     ConnectionRefusal { Total = "total", PerAddress = "per_address", Rate = "rate", HeaderDeadline = "header_deadline",
-        Resets = "resets" }
+        Resets = "resets", Gone = "gone" }
 );
 
 label!(

@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snapshot::token::Token;
+use tokio::sync::watch;
 
 /// The state of a connection to a part that the gateway can do without.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PartState {
     /// Nothing has been tried yet.
+    #[default]
     Unknown,
     Up,
     Down,
@@ -37,6 +39,14 @@ pub struct Served {
     pub source: Source,
 }
 
+/// How the feed is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Following {
+    pub state: PartState,
+    /// Whether this process has ever served what a control plane called the newest.
+    pub has_caught_up: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Status {
     served: Mutex<Option<Served>>,
@@ -44,8 +54,12 @@ pub struct Status {
     confirmed_at_ms: AtomicI64,
     /// The newest that was heard of.
     newest: Mutex<Option<Token>>,
-    feed: AtomicU8,
+    /// The last good snapshot on disk.
+    saved: Mutex<Option<Token>>,
+    feed: watch::Sender<Following>,
     redis: AtomicU8,
+    /// Whether clients are let in.
+    open: AtomicBool,
     draining: AtomicBool,
 }
 
@@ -85,12 +99,33 @@ impl Status {
         Some(u64::try_from(age_ms).unwrap_or(0) / 1_000)
     }
 
+    /// This is on disk, whole.
+    pub fn set_saved(&self, token: Token) {
+        *lock(&self.saved) = Some(token);
+    }
+
+    /// The revision of the last good snapshot on disk. None: there is none, or it is of another epoch than what is served, so
+    /// that the two revisions cannot be compared.
+    pub fn saved_revision(&self) -> Option<u64> {
+        let epoch = self.served()?.token.epoch;
+        lock(&self.saved).filter(|saved| saved.epoch == epoch).map(|saved| saved.revision)
+    }
+
     pub fn set_feed(&self, state: PartState) {
-        self.feed.store(code(state), Ordering::Relaxed);
+        self.feed.send_modify(|feed| feed.state = state);
     }
 
     pub fn feed(&self) -> PartState {
-        state(self.feed.load(Ordering::Relaxed))
+        self.feed.borrow().state
+    }
+
+    /// What is served is the newest there is, by a control plane's word.
+    pub fn set_caught_up(&self) {
+        self.feed.send_if_modified(|feed| !std::mem::replace(&mut feed.has_caught_up, true));
+    }
+
+    pub fn watch_feed(&self) -> watch::Receiver<Following> {
+        self.feed.subscribe()
     }
 
     pub fn set_redis(&self, state: PartState) {
@@ -110,9 +145,18 @@ impl Status {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Ready: has a snapshot, even a stale one, and is not on its way out.
+    /// From now on clients are let in.
+    pub fn set_open(&self) {
+        self.open.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Ready: lets clients in, has a snapshot, even a stale one, and is not on its way out.
     pub fn is_ready(&self) -> bool {
-        self.served().is_some() && !self.is_draining()
+        self.is_open() && self.served().is_some() && !self.is_draining()
     }
 }
 

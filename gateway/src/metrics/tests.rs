@@ -43,10 +43,14 @@ fn the_status_is_shown_and_readiness_needs_a_snapshot_even_a_stale_one() {
     assert!(text(&metrics).contains("gateway_config_age_seconds -1"));
     let token = Token { epoch: Uuid::nil(), revision: 42 };
     metrics.status.set_served(Served { token, source: Source::Disk }, 1);
+    metrics.status.set_saved(token);
     metrics.status.set_feed(PartState::Down);
+    assert!(!metrics.status.is_ready(), "clients are not let in yet");
+    metrics.status.set_open();
     assert!(metrics.status.is_ready());
     let shown = text(&metrics);
     assert!(shown.contains("gateway_config_revision 42"));
+    assert!(shown.contains("gateway_config_saved_revision 42"));
     assert!(shown.contains(r#"gateway_part_up{part="feed"} 0"#));
     metrics.status.set_draining();
     assert!(!metrics.status.is_ready());

@@ -43,8 +43,10 @@ impl Gateway {
     ) -> Box<Error> {
         let is_upstreams = *error.esource() == ErrorSource::Upstream;
         let is_stale = is_reused && is_broken(error.etype());
-        if is_upstreams && !is_stale && ctx.status == 0 && ctx.rejection.is_none() {
-            self.blame(ctx);
+        // An upstream that still waits for the client's body is not late.
+        let is_its_turn = session.is_body_done();
+        if is_upstreams && is_its_turn && !is_stale && ctx.status == 0 && ctx.rejection.is_none() {
+            self.blame_exchange(ctx, error.etype());
         }
         let is_safe = is_upstreams
             && ctx.method.is_idempotent()
@@ -91,6 +93,16 @@ impl Gateway {
             }
         }
         FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    /// Any consumer can ask for what takes long: a time-out counts only where another address can take over.
+    fn blame_exchange(&self, ctx: &Context, etype: &ErrorType) {
+        let (Some(address), Some(admitted)) = (ctx.upstream.address, &ctx.admitted) else { return };
+        let (organization, target) = (admitted.known.product.organization_id, &admitted.known.endpoint.target);
+        let is_late = matches!(etype, ErrorType::ReadTimedout | ErrorType::WriteTimedout);
+        if !is_late || self.upstreams.has_another(organization, target, &[address], Now::read()) {
+            self.blame(ctx);
+        }
     }
 
     /// Counts a failure against the address of this exchange.

@@ -71,9 +71,9 @@ impl Gateway {
             // Its upstream's read time-out is the tunnel's; the handshake has this bound instead.
             ctx.lifeline.set_total(ctx.began, self.upstreams.handshake_timeout(&admitted.known.endpoint));
         }
-        // A stream without an announced length may be silent for as long as its endpoint allows.
         let is_announced = session.req_header().headers.contains_key(CONTENT_LENGTH);
-        if !ctx.is_upgrade && !session.is_body_empty() && (is_announced || total_ms > 0) {
+        let may_be_silent = may_be_silent(ctx.is_http2, is_announced, total_ms);
+        if !ctx.is_upgrade && !session.is_body_empty() && !may_be_silent {
             ctx.lifeline.body_begins();
         }
         ctx.limits = Some(admitted.limits);
@@ -106,6 +106,12 @@ impl Gateway {
     }
 }
 
+/// A stream of messages may be silent for as long as its endpoint allows. Those are HTTP/2's (gRPC); a body in chunks of HTTP/1
+/// is an upload, and one that drips holds its connection and its upstream's.
+fn may_be_silent(is_http2: bool, is_announced: bool, total_ms: u32) -> bool {
+    is_http2 && !is_announced && total_ms == 0
+}
+
 fn read_head(session: &Session) -> Result<RequestHead<'_>, Rejection> {
     let header = session.req_header();
     // The framework drops Content-Length beside Transfer-Encoding; only the raw bytes still tell.
@@ -126,4 +132,27 @@ fn is_tunnel_request(session: &Session) -> bool {
 pub(super) fn peer(session: &Session) -> IpAddr {
     let address = session.client_addr().and_then(|address| address.as_inet());
     address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.ip().to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_endless_stream_of_http_2_may_send_its_body_as_slowly_as_it_likes() {
+        for (is_http2, is_announced, total_ms, expected) in [
+            (true, false, 0, true),
+            (true, false, 60_000, false),
+            (true, true, 0, false),
+            (false, false, 0, false),
+            (false, true, 0, false),
+            (false, false, 60_000, false),
+        ] {
+            assert_eq!(
+                may_be_silent(is_http2, is_announced, total_ms),
+                expected,
+                "{is_http2} {is_announced} {total_ms}"
+            );
+        }
+    }
 }

@@ -12,7 +12,7 @@ use pingora_core::protocols::http::date::get_cached_date;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::response_head::{VIA_VALUE, X_REQUEST_ID};
+use super::response_head::{VIA, VIA_VALUE, X_REQUEST_ID};
 use super::{Gateway, request_id};
 use crate::filters::cors::Preflight;
 use crate::filters::limit_headers::limit_headers;
@@ -42,7 +42,7 @@ impl Gateway {
         }
         head.insert_header(X_REQUEST_ID, id)?;
         head.insert_header(CONTENT_LENGTH, body.len())?;
-        head.insert_header(http::header::VIA, VIA_VALUE)?;
+        head.insert_header(VIA, VIA_VALUE)?;
         if is_malformed(rejection) {
             session.set_keepalive(None);
         }

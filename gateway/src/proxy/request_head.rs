@@ -1,12 +1,13 @@
 //! Towards the upstream: which address, which head, how much body. What the client sent under names of ours never gets
 //! through, and the path is the very one that was decided on.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
@@ -15,19 +16,20 @@ use pingora_proxy::Session;
 use super::Gateway;
 use super::context::Context;
 use super::judge::peer;
-use super::response_head::{VIA_VALUE, X_REQUEST_ID};
+use super::response_head::{VIA, VIA_VALUE, X_REQUEST_ID};
 use super::{request_id, trace};
 use crate::clock::Now;
 use crate::filters::identity::{headers_to_send, headers_to_strip};
 use crate::rejection::Rejection;
+use crate::stack_text::StackText;
 use crate::upstream::NoAddress;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-/// Entries of a trusted chain that are passed on; no honest chain is longer.
-const FORWARDED_BYTES_MAX: usize = 2_048;
+const X_FORWARDED_FOR: &str = "X-Forwarded-For";
+const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
+const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
+const X_FORWARDED_PORT: &str = "X-Forwarded-Port";
+/// Bytes of a trusted chain that are passed on; no honest chain is longer.
+const FORWARDED_BYTES_MAX: usize = 1_024;
 /// An exchange whose total time is nearly over still gets a moment to fail properly.
 const LEFT_MIN: Duration = Duration::from_millis(1);
 
@@ -80,7 +82,7 @@ impl Gateway {
         head.insert_header(X_REQUEST_ID, request_id::value(ctx.request_id))?;
         if !is_trusted || !client_headers.get(trace::TRACEPARENT).is_some_and(trace::is_valid) {
             head.insert_header(trace::TRACEPARENT, trace::new(ctx.request_id))?;
-            head.remove_header(&trace::TRACESTATE);
+            head.remove_header(trace::TRACESTATE);
         }
         let believed = is_trusted.then_some(client_headers);
         for (name, value) in forwarded(session, believed, peer) {
@@ -121,9 +123,9 @@ fn forwarded(
     session: &Session,
     believed: Option<&HeaderMap>,
     peer: IpAddr,
-) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+) -> impl Iterator<Item = (&'static str, HeaderValue)> {
     let header = session.req_header();
-    let before = |name: &HeaderName| believed.and_then(|headers| headers.get(name)).cloned();
+    let before = |name: &str| believed.and_then(|headers| headers.get(name)).cloned();
     let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let host = || {
         let authority = header.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
@@ -136,25 +138,22 @@ fn forwarded(
     let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
     [
         (X_FORWARDED_FOR, chain(believed, peer)),
-        (X_FORWARDED_PROTO, before(&X_FORWARDED_PROTO).or(Some(proto))),
-        (X_FORWARDED_HOST, before(&X_FORWARDED_HOST).or_else(host)),
-        (X_FORWARDED_PORT, before(&X_FORWARDED_PORT).or_else(port)),
+        (X_FORWARDED_PROTO, before(X_FORWARDED_PROTO).or(Some(proto))),
+        (X_FORWARDED_HOST, before(X_FORWARDED_HOST).or_else(host)),
+        (X_FORWARDED_PORT, before(X_FORWARDED_PORT).or_else(port)),
     ]
     .into_iter()
     .filter_map(|(name, value)| value.map(|value| (name, value)))
 }
 
-/// The chain of a trusted proxy with this peer added, else the peer alone.
+/// The chain of a trusted proxy with this peer added, else the peer alone. `None` where the chain is longer than any
+/// honest one.
 fn chain(believed: Option<&HeaderMap>, peer: IpAddr) -> Option<HeaderValue> {
-    let mut text = String::new();
+    let mut text = StackText::<FORWARDED_BYTES_MAX>::new();
     for line in believed.into_iter().flat_map(|headers| headers.get_all(X_FORWARDED_FOR)) {
         let Ok(line) = line.to_str() else { continue };
-        if text.len() + line.len() > FORWARDED_BYTES_MAX {
-            continue;
-        }
-        text.push_str(line);
-        text.push_str(", ");
+        write!(text, "{line}, ").ok()?;
     }
-    text.push_str(&peer.to_string());
-    HeaderValue::from_str(&text).ok()
+    write!(text, "{peer}").ok()?;
+    Some(text.to_value())
 }

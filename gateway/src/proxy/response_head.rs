@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{ALT_SVC, CONTENT_LENGTH, VIA};
+use http::header::{ALT_SVC, CONTENT_LENGTH};
 use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora_core::{Error, ErrorType, Result};
@@ -18,10 +18,15 @@ use crate::clock::Now;
 use crate::filters::cors::REPLACED_HEADERS;
 use crate::filters::limit_headers::limit_headers;
 use crate::rejection::{Rejection, X_GATEWAY_ERROR};
+use crate::stack_text::StackText;
 
-pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: &str = "X-Request-ID";
+/// As it is written; the framework copies a name that is not static text.
+pub(super) const VIA: &str = "Via";
 pub(super) const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 apihub");
-const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const SERVER_TIMING: &str = "Server-Timing";
+/// Room for both parts of it with their largest figures.
+const TIMING_BYTES: usize = 96;
 /// What only the gateway may say to its clients: its limits, its errors, its other addresses; and what ends at this hop.
 const STRIPPED: [HeaderName; 12] = [
     HeaderName::from_static("ratelimit"),
@@ -38,11 +43,16 @@ const STRIPPED: [HeaderName; 12] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// HTTP has five classes; nothing behind this, usage least of all, knows a sixth.
+const STATUS_MAX: u16 = 599;
+
 impl Gateway {
     /// Before anything is passed on. Errors lead to 502, and the connection to the upstream is dropped.
     pub(super) fn check_response_head(&self, head: &ResponseHeader, ctx: &mut Context) -> Result<()> {
         let fault = if head.status == StatusCode::SWITCHING_PROTOCOLS && !ctx.is_upgrade {
             "the upstream switches protocols though nobody asked"
+        } else if head.status.as_u16() > STATUS_MAX {
+            "the upstream's status is not one that HTTP has"
         } else if !has_plain_length(head) {
             "the upstream's Content-Length is not one plain number"
         } else {
@@ -153,8 +163,8 @@ fn server_timing(ctx: &Context) -> HeaderValue {
     let answered = ctx.upstream.answered_us.unwrap_or(ctx.began.mono_us);
     let upstream = answered.saturating_sub(ctx.upstream.began_us.unwrap_or(answered));
     let own = answered.saturating_sub(ctx.began.mono_us).saturating_sub(upstream);
-    let mut text = String::with_capacity(48);
-    // Writing to a String cannot fail.
+    let mut text = StackText::<TIMING_BYTES>::new();
+    // Two numbers of 64 bits fit.
     let _ = write!(
         text,
         "gateway;dur={}.{:03}, upstream;dur={}.{:03}",
@@ -163,5 +173,5 @@ fn server_timing(ctx: &Context) -> HeaderValue {
         upstream / 1_000,
         upstream % 1_000
     );
-    HeaderValue::from_maybe_shared(bytes::Bytes::from(text)).unwrap_or(HeaderValue::from_static(""))
+    text.to_value()
 }

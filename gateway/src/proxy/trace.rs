@@ -1,17 +1,25 @@
 //! W3C trace context: a trusted proxy's `traceparent` is passed on, anybody else's is replaced by a new one, so that no
 //! client can write into somebody's traces.
 
+use std::fmt::Write as _;
+
 use http::HeaderValue;
 use uuid::Uuid;
 
-pub(super) const TRACEPARENT: http::HeaderName = http::HeaderName::from_static("traceparent");
-pub(super) const TRACESTATE: http::HeaderName = http::HeaderName::from_static("tracestate");
+use crate::stack_text::StackText;
+
+pub(super) const TRACEPARENT: &str = "traceparent";
+pub(super) const TRACESTATE: &str = "tracestate";
+/// Version, trace, parent, flags, and the hyphens between them.
+const TRACEPARENT_BYTES: usize = 2 + 32 + 16 + 2 + 3;
 
 /// A trace that begins here: named after the request, and not sampled, since the gateway keeps no spans.
 pub(super) fn new(request: Uuid) -> HeaderValue {
     let (_, span) = request.as_u64_pair();
-    let text = format!("00-{}-{span:016x}-00", request.simple());
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""))
+    let mut text = StackText::<TRACEPARENT_BYTES>::new();
+    // Always as long as the constant says.
+    let _ = write!(text, "00-{}-{span:016x}-00", request.simple());
+    text.to_value()
 }
 
 /// Version, 16 bytes of trace, 8 bytes of parent, flags; in lower-case hexadecimal and not all zero.

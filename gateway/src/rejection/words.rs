@@ -17,7 +17,7 @@ const fn words(status: u16, code: &'static str, title: &'static str) -> Words {
 
 impl Rejection {
     /// Every code there is, for the documentation's test and the metrics' labels.
-    pub const ALL_CODES: [&'static str; 36] = [
+    pub const ALL_CODES: [&'static str; 37] = [
         "bad_request",
         "bad_host",
         "bad_framing",
@@ -54,6 +54,7 @@ impl Rejection {
         "plan_unavailable",
         "no_healthy_upstream",
         "upstream_timeout",
+        "loop_detected",
     ];
 
     pub(super) fn words(&self) -> Words {
@@ -100,6 +101,7 @@ impl Rejection {
             Rejection::PlanUnavailable => words(503, "plan_unavailable", "The subscription's plan is not loaded"),
             Rejection::NoHealthyUpstream => words(503, "no_healthy_upstream", "No upstream is available"),
             Rejection::UpstreamTimeout => words(504, "upstream_timeout", "The upstream took too long"),
+            Rejection::LoopDetected => words(508, "loop_detected", "The request goes in a circle"),
         }
     }
 
@@ -145,6 +147,7 @@ impl Rejection {
             Rejection::PlanUnavailable => "The gateway has not received the subscription's plan yet.",
             Rejection::NoHealthyUpstream => "The upstream has no address that answers.",
             Rejection::UpstreamTimeout => "The upstream did not answer within the endpoint's timeout.",
+            Rejection::LoopDetected => "The request came through this gateway too often; an upstream leads back to it.",
         })
     }
 }

@@ -41,7 +41,7 @@ fn read_all(reader: &mut Reader) -> Settings {
         },
         node: node(&mut reader.section("node")),
         listen: listen(&mut reader.section("listen")),
-        admin: Admin { listen: reader.section("admin").socket_addr("listen", "127.0.0.1:9901") },
+        admin: Admin { listen: reader.section("admin").socket_addr("listen", "127.0.0.1:9090") },
         feed: feed(&mut reader.section("feed")),
         usage: usage(&mut reader.section("usage")),
         upstream: upstream(&mut reader.section("upstream")),

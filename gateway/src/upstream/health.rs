@@ -78,8 +78,12 @@ pub(super) struct HealthBook {
 
 impl HealthBook {
     pub(super) fn allows(&self, organization: Uuid, address: SocketAddr, now: Now) -> bool {
+        let place = (organization, address);
+        // A look that shares the lock comes first: one tenant's trouble must not make every request queue for its shard.
+        let is_open = || self.troubled.get(&place).is_none_or(|health| health.ejections == 0);
         self.is_all_well()
-            || self.troubled.get_mut(&(organization, address)).is_none_or(|mut health| health.allows(now.mono_us))
+            || is_open()
+            || self.troubled.get_mut(&place).is_none_or(|mut health| health.allows(now.mono_us))
     }
 
     pub(super) fn is_serving(&self, organization: Uuid, address: SocketAddr, now: Now) -> bool {
@@ -101,7 +105,11 @@ impl HealthBook {
     }
 
     pub(super) fn succeeded(&self, organization: Uuid, address: SocketAddr) {
-        if !self.is_all_well() && self.troubled.remove(&(organization, address)).is_some() {
+        let place = (organization, address);
+        if self.is_all_well() || !self.troubled.contains_key(&place) {
+            return;
+        }
+        if self.troubled.remove(&place).is_some() {
             self.count.store(self.troubled.len(), Ordering::Relaxed);
         }
     }
@@ -174,6 +182,32 @@ mod tests {
         book.succeeded(mine, address);
         assert!(book.allows(mine, address, now));
         assert!(book.is_all_well());
+    }
+
+    #[test]
+    fn one_troubled_address_makes_no_healthy_one_wait_for_a_lock_of_its_own() {
+        let book = std::sync::Arc::new(HealthBook::default());
+        let troubled: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let now = Now { mono_us: 0, unix_ms: 0 };
+        book.failed(Uuid::nil(), troubled, now);
+        // While this shared look lasts, whoever wants the shard for himself waits.
+        let look = book.troubled.get(&(Uuid::nil(), troubled)).unwrap();
+        let (done, all_done) = std::sync::mpsc::channel();
+        let asking = book.clone();
+        std::thread::spawn(move || {
+            // More ports than shards, so that one of them shares the troubled one's.
+            for port in 1..4_096 {
+                let healthy = SocketAddr::new(troubled.ip(), port);
+                if healthy != troubled {
+                    assert!(asking.allows(Uuid::nil(), healthy, now));
+                    asking.succeeded(Uuid::nil(), healthy);
+                }
+            }
+            done.send(()).unwrap();
+        });
+        let finished = all_done.recv_timeout(std::time::Duration::from_secs(20));
+        drop(look);
+        assert!(finished.is_ok(), "a healthy address waited for the troubled one's shard");
     }
 
     #[test]

@@ -4,12 +4,13 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use snapshot::guard::{AddressPolicy, ForbiddenAddress};
 
 use super::{ADDRESSES_MAX, NoAddress};
+use crate::clock::Now;
 
 /// Names and ports that the snapshot's targets mention.
 #[derive(Default)]
@@ -27,6 +28,10 @@ pub(super) struct Pool {
     pub(super) due_us: AtomicU64,
     /// A look-up is under way.
     pub(super) is_busy: AtomicBool,
+    /// One look-up has ended, however.
+    is_tried: AtomicBool,
+    /// Look-ups in a row that found nothing.
+    failures: AtomicU32,
 }
 
 enum State {
@@ -58,12 +63,20 @@ impl Table {
         true
     }
 
-    /// The pools whose time has come and that nobody is resolving.
+    /// The pools whose time has come and that nobody is resolving: those never tried first, for requests may wait for them,
+    /// then those that have waited longest.
     pub(super) fn due(&self, now_us: u64) -> Vec<Arc<Pool>> {
         let names = self.names.load();
-        let pools = names.values().flatten();
-        let is_due = |pool: &&Arc<Pool>| pool.due_us.load(Ordering::Relaxed) <= now_us;
-        pools.filter(is_due).filter(|pool| !pool.is_busy.swap(true, Ordering::Relaxed)).cloned().collect()
+        let is_due =
+            |pool: &&Arc<Pool>| pool.due_us.load(Ordering::Relaxed) <= now_us && !pool.is_busy.load(Ordering::Relaxed);
+        let mut due: Vec<Arc<Pool>> = names.values().flatten().filter(is_due).cloned().collect();
+        due.sort_by_cached_key(|pool| (pool.is_tried(), pool.due_us.load(Ordering::Relaxed)));
+        due
+    }
+
+    /// Whether the name is followed and was looked up once.
+    pub(super) fn is_tried(&self, name: &str, port: u16) -> bool {
+        self.find(name, port).is_some_and(|pool| pool.is_tried())
     }
 }
 
@@ -74,9 +87,36 @@ impl Pool {
             port,
             state: ArcSwap::from_pointee(State::Unresolved),
             turn: AtomicUsize::new(0),
-            due_us: AtomicU64::new(0),
+            due_us: AtomicU64::new(Now::read().mono_us),
             is_busy: AtomicBool::new(false),
+            is_tried: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
         }
+    }
+
+    pub(super) fn is_tried(&self) -> bool {
+        self.is_tried.load(Ordering::Acquire)
+    }
+
+    /// Whether the last look-up found nothing.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn note_found(&self) {
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// Answers how many look-ups in a row had failed before this one.
+    pub(super) fn note_failed(&self) -> u32 {
+        self.failures.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A look-up has ended; what it found can be read by whoever sees that.
+    pub(super) fn end_lookup(&self, due_us: u64) {
+        self.due_us.store(due_us, Ordering::Relaxed);
+        self.is_tried.store(true, Ordering::Release);
+        self.is_busy.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn addresses(&self) -> Result<Arc<[SocketAddr]>, NoAddress> {

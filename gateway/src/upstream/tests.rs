@@ -3,15 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use snapshot::pattern::Pattern;
 use snapshot::target::Target;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::table::Pool;
-use super::{Lookup, NoAddress, Upstreams};
+use super::{Lookup, NoAddress, Upstreams, keep_resolved};
 use crate::clock::Now;
+use crate::live::fixtures::{IntoRecord, endpoint, product, token};
+use crate::live::{Live, Snapshot};
 use crate::metrics::Metrics;
 use crate::settings;
 
@@ -30,7 +33,7 @@ impl Lookup for Names {
     }
 }
 
-fn upstreams(allow: &[&str]) -> Upstreams {
+pub(crate) fn upstreams(allow: &[&str]) -> Upstreams {
     let settings = settings::Upstream {
         allow: allow.iter().map(|range| range.parse().unwrap()).collect(),
         ca_file: None,
@@ -133,4 +136,35 @@ async fn an_ejected_address_is_passed_over_and_a_neighbour_may_still_use_it() {
     assert_eq!(choose(&upstreams, "http://api.example/", &[]), Err(NoAddress::AllEjected));
     upstreams.succeeded(TENANT, broken);
     assert_eq!(choose(&upstreams, "http://api.example/", &[]).as_deref(), Ok("1.1.1.1:80"));
+}
+
+/// Answers after a while, and for names that begin with "black" never.
+struct Slow;
+
+impl Lookup for Slow {
+    async fn lookup(&self, name: &str) -> Result<(Vec<IpAddr>, Duration), String> {
+        if name.starts_with("black") {
+            std::future::pending::<()>().await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok((vec![IpAddr::from([1, 1, 1, 1])], Duration::ZERO))
+    }
+}
+
+#[tokio::test]
+async fn the_start_waits_for_every_name_of_what_is_served_but_not_beyond_its_bound() {
+    let (patience, bound) = (Duration::from_secs(20), Duration::from_millis(300));
+    for (name, is_answered) in [("slow.example", true), ("black.example", false)] {
+        let mut served = product(1);
+        served.endpoints = vec![endpoint("GET", "/x", &format!("http://{name}/"))];
+        let live = Live::new(Snapshot::build(token(1), [served.record()]).0);
+        let upstreams = Arc::new(upstreams(&[]));
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(keep_resolved(upstreams.clone(), live.clone(), Arc::new(Slow), stopped));
+        let began = Instant::now();
+        upstreams.wait_resolved(&live.load(), if is_answered { patience } else { bound }).await;
+        let took = began.elapsed();
+        assert!(took < patience && (is_answered || took >= bound), "{name}: {took:?}");
+        assert_eq!(choose(&upstreams, &format!("http://{name}/"), &[]).is_ok(), is_answered, "{name}");
+    }
 }

@@ -100,7 +100,7 @@ async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl
 
 #[tokio::test]
 async fn events_arrive_in_batches_with_dense_numbers_and_one_epoch() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::start();
     let mut node = Node::start(Some(redis.url()), 1_000);
     node.record(2_500);
     let batches = node.everything_has_arrived(&redis).await;
@@ -114,7 +114,7 @@ async fn events_arrive_in_batches_with_dense_numbers_and_one_epoch() {
 
 #[tokio::test]
 async fn a_single_event_does_not_wait_for_company_for_ever() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::start();
     let mut node = Node::start(Some(redis.url()), 1_000);
     node.record(1);
     node.everything_has_arrived(&redis).await;
@@ -122,7 +122,7 @@ async fn a_single_event_does_not_wait_for_company_for_ever() {
 
 #[tokio::test]
 async fn what_is_recorded_while_redis_is_killed_arrives_after_it_is_back_without_gap_or_renumbering() {
-    let mut redis = RedisServer::start().await;
+    let mut redis = RedisServer::start();
     let mut node = Node::start(Some(redis.url()), 1_000);
     node.record(1_500);
     node.everything_has_arrived(&redis).await;
@@ -130,7 +130,7 @@ async fn what_is_recorded_while_redis_is_killed_arrives_after_it_is_back_without
     node.record(4_000);
     eventually("the node notices", || async { (node.metrics.status.redis() == PartState::Down).then_some(()) }).await;
     node.record(700);
-    redis.start_again().await;
+    redis.start_again();
     node.everything_has_arrived(&redis).await;
     let metrics = node.stop().await;
     assert_eq!(metrics.usage.dropped_so_far(DropReason::QueueFull), 0);
@@ -139,7 +139,7 @@ async fn what_is_recorded_while_redis_is_killed_arrives_after_it_is_back_without
 
 #[tokio::test]
 async fn a_batch_whose_answer_was_lost_is_sent_again_under_its_own_number() {
-    let redis = RedisServer::start().await;
+    let mut redis = RedisServer::start();
     let mut node = Node::start(Some(redis.url()), 1_000);
     node.record(10);
     node.everything_has_arrived(&redis).await;
@@ -160,7 +160,7 @@ async fn a_batch_whose_answer_was_lost_is_sent_again_under_its_own_number() {
 
 #[tokio::test]
 async fn a_full_stream_holds_batches_back_until_it_is_consumed() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::start();
     let mut node = Node::start(Some(redis.url()), 2);
     node.record(10_000);
     eventually("the cap is reached", || async { (redis.length(STREAM).await? == 2).then_some(()) }).await;
@@ -176,7 +176,7 @@ async fn a_full_stream_holds_batches_back_until_it_is_consumed() {
 
 #[tokio::test]
 async fn stopping_hands_over_what_is_left() {
-    let redis = RedisServer::start().await;
+    let redis = RedisServer::start();
     let mut node = Node::start(Some(redis.url()), 1_000);
     node.record(3_210);
     let recorder = node.recorder.clone();

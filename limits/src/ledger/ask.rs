@@ -31,9 +31,10 @@ impl Ledger {
         if may_freeze && self.frozen == 0 && (want > 0 || !up || self.report_is_due(slot, now_ns)) {
             self.freeze(slot, up, now_ns);
         }
-        let refund = if up && want == 0 { self.refund(slot, now_ns) } else { None };
+        let refund = if up { self.refund(slot, want, now_ns) } else { None };
         let again_ns = self.again_ns(slot, now_ns);
-        if want == 0 && self.frozen == 0 && refund.is_none() {
+        let probe = up && self.month.as_ref().is_some_and(|month| month.probe_at_ns().is_some_and(|at| now_ns >= at));
+        if want == 0 && self.frozen == 0 && refund.is_none() && !probe {
             return Visit { ask: None, again_ns };
         }
         self.asked = true;
@@ -71,8 +72,12 @@ impl Ledger {
     fn want(&self, slot: &Slot, now_ns: u64) -> u32 {
         let denied = now_ns < slot.denial().0;
         let recheck = denied && now_ns >= self.recheck_ns && !self.demand.is_idle(now_ns, &self.terms);
-        if now_ns < self.calm_until_ns || (denied && !recheck) {
+        let used_up = self.month.as_ref().is_some_and(|month| month.refuses(now_ns).is_some());
+        if used_up || now_ns < self.calm_until_ns || (denied && !recheck) {
             return 0;
+        }
+        if !self.is_told {
+            return 1;
         }
         let least = u32::from(self.waiting || recheck);
         let need = self.demand.forecast(&self.terms).max(self.demand.doubled()).max(least);
@@ -85,13 +90,13 @@ impl Ledger {
         need.saturating_sub(held)
     }
 
-    /// A debt is told when half of the overdraft is used, or after a tick; on a bucket that is far from empty, later.
+    /// A debt is told when more than half of the overdraft is used, or after a tick; on a bucket that is far from empty, later.
     fn report_is_due(&self, slot: &Slot, now_ns: u64) -> bool {
         if self.share.as_ref().is_some_and(crate::share::Share::is_owing) {
             return true;
         }
         let owed = slot.owed();
-        owed > 0 && (owed.saturating_mul(2) >= self.terms.overdraft || now_ns >= self.report_at_ns(now_ns))
+        owed > 0 && (owed.saturating_mul(2) > self.terms.overdraft || now_ns >= self.report_at_ns(now_ns))
     }
 
     fn report_at_ns(&self, now_ns: u64) -> u64 {
@@ -115,7 +120,7 @@ impl Ledger {
     }
 
     /// Void tokens, all tokens of an idle key, or those beyond twice the forecast go back: one cell at a time.
-    fn refund(&mut self, slot: &Slot, now_ns: u64) -> Option<Refund> {
+    fn refund(&mut self, slot: &Slot, want: u32, now_ns: u64) -> Option<Refund> {
         if let Some(again) = self.refund_again.take() {
             return Some(again);
         }
@@ -124,7 +129,9 @@ impl Ledger {
         let settled = now_ns.saturating_sub(self.granted_at_ns) >= 2 * self.terms.tick_ns;
         let forecast = self.demand.forecast(&self.terms);
         let held = slot.held(now);
-        let spare = if idle {
+        let spare = if want > 0 {
+            0
+        } else if idle {
             held
         } else if settled && held > forecast.saturating_mul(2).saturating_add(2) {
             held - forecast
@@ -158,7 +165,10 @@ impl Ledger {
         let sharing = self.share.is_some().then_some(tick);
         let calm = (now_ns < self.calm_until_ns && self.waiting).then_some(self.calm_until_ns);
         let denied = (now_ns < slot.denial().0).then(|| self.recheck_ns.max(now_ns.saturating_add(self.terms.tick_ns)));
-        [holding, owing, sharing, calm, denied].into_iter().flatten().min()
+        let idle = self.demand.is_idle(now_ns, &self.terms);
+        let month = self.month.as_ref().filter(|_| !idle).and_then(|month| month.probe_at_ns());
+        let month = month.map(|at| at.max(now_ns + 1));
+        [holding, owing, sharing, calm, denied, month].into_iter().flatten().min()
     }
 
     /// The message is lost, or its answer is: what it was to carry back is gone, what it owed stays frozen.

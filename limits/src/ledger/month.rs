@@ -55,6 +55,11 @@ impl Month {
         self.alone.is_some_and(|alone| alone < 1).then_some(RETRY_NS)
     }
 
+    /// When to ask whether a lost count is back, without asking for tokens.
+    pub(super) fn probe_at_ns(&self) -> Option<u64> {
+        self.alone.filter(|alone| *alone < 1).map(|_| self.told_at_ns.saturating_add(RETRY_NS))
+    }
+
     pub(super) fn answered(&mut self, quota: QuotaLeft, granted: u32, fleet: u32, now_ns: u64) {
         self.told_at_ns = now_ns;
         match quota {

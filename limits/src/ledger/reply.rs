@@ -24,10 +24,13 @@ impl Ledger {
     ) {
         self.asked = false;
         self.frozen = 0;
-        if ask.revision == self.policy.revision() {
-            self.waiting = false;
-        }
         self.install(slot, grant, reply_us, sent_ns, now_ns);
+        if ask.revision != self.policy.revision() {
+            // Its level speaks of terms that no longer hold.
+            return;
+        }
+        self.waiting = false;
+        self.is_told = true;
         let level = grant.level.div_euclid(UNITS);
         slot.set_contact(level, now_ns);
         self.level_is_high = level * 2 >= i64::from(self.policy.burst());

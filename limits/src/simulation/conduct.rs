@@ -49,6 +49,18 @@ fn conforming_traffic_is_never_refused() {
 }
 
 #[test]
+fn conforming_traffic_of_small_plans_is_never_refused() {
+    for (name, shape) in conforming() {
+        for (per_minute, burst, nodes) in [(60, 10, 1), (60, 10, 3), (60, 10, 10), (600, 50, 10), (600, 20, 40)] {
+            let phase = Phase { shape, rate_milli: u64::from(per_minute) * 800 / 60, for_ms: 300_000 };
+            let scenario = Scenario::example(vec![phase]).of(per_minute, burst, nodes);
+            let outcome = tried(&format!("{name} {per_minute}/{burst} N={nodes}"), &scenario);
+            assert_eq!(outcome.refused, 0, "{name} {per_minute}/{burst} N={nodes}");
+        }
+    }
+}
+
+#[test]
 fn saturation_uses_the_whole_rate() {
     for (name, shape) in conforming() {
         for nodes in [1, 3, 10] {

@@ -441,7 +441,9 @@ impl World {
             Fault::ClockStep { by_ms } => {
                 self.redis_step_us += by_ms * 1_000;
                 let forward = f64::from(i32::try_from(by_ms.max(0)).unwrap()) / 1_000.0;
-                self.oracle.allowance += (self.rate() * forward).min(burst + all_owed);
+                // A window may begin anew, wherever the clock jumps.
+                let gain = if self.is_window() { burst } else { self.rate() * forward };
+                self.oracle.allowance += gain.min(burst + all_owed);
             }
             Fault::Pause { node, for_ms } => {
                 if let Some(present) = self.nodes[node].as_mut() {

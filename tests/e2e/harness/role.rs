@@ -99,7 +99,7 @@ impl Drop for Role {
 fn spawn(role: &str, file: &PathBuf, log: &PathBuf, secrets: &Secrets, more: &[&str]) -> Child {
     let log = File::options().create(true).append(true).open(log).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_apihub"));
-    command.arg(role).arg("--config").arg(file).args(more).envs(secrets.environment());
+    command.arg(role).arg("--config").arg(file).args(more).envs(secrets.environment(role));
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     die_with_parent(&mut command, Signal::KILL);
     command.spawn().unwrap()

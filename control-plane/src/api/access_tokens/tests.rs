@@ -83,3 +83,23 @@ async fn a_revoked_token_is_refused_at_once_and_only_its_owner_revokes_it() {
     token.get("/v1/users/me").await.expect_problem(401, "unauthenticated");
     assert_eq!(ann.get("/v1/access-tokens").await.json["data"], json!([]));
 }
+
+#[tokio::test]
+async fn a_user_has_only_so_many_tokens_and_those_that_ended_do_not_count() {
+    let app = App::start().await;
+    let ann = app.user("ann").await;
+    let client = app.state.store.connection().await.unwrap();
+    let sql = "INSERT INTO access_tokens (id, user_id, name, prefix, token_digest, scopes, created_at, expires_at)
+               SELECT gen_random_uuid(), $1, 'many', 'apihub_pat_many', sha256(n::text::bytea), '{read}',
+                      now() - interval '2 days', now() + CASE WHEN n = 1 THEN -1 ELSE 1 END * interval '1 day'
+               FROM generate_series(1, 101) n";
+    client.execute(sql, &[&ann.user_id]).await.unwrap();
+    let create = async || ann.post("/v1/access-tokens", json!({"name": "a", "scopes": ["read"]})).await;
+    let refused = create().await.expect_problem(409, "invalid_state");
+    assert!(refused.json["detail"].as_str().unwrap().contains("at most 100"), "{}", refused.text);
+    client
+        .execute("UPDATE access_tokens SET revoked_at = now() WHERE token_digest = sha256('2'::bytea)", &[])
+        .await
+        .unwrap();
+    create().await.expect(StatusCode::CREATED);
+}

@@ -41,6 +41,32 @@ async fn every_wrong_field_of_an_endpoint_is_named() {
 }
 
 #[tokio::test]
+async fn a_target_with_a_forbidden_address_is_refused_when_saved_however_it_is_spelled() {
+    let app = App::start_with("[upstream]\nallow = [\"127.0.0.1/32:9000\", \"127.0.0.1/32:8081\"]\n").await;
+    let petra = app.user("petra").await;
+    let product = draft_product(&petra, "weather", json!({})).await;
+    let id = add_endpoint(&petra, product, "GET", "/a").await;
+    let (create, edit) = (format!("/v1/products/{product}/endpoints"), format!("/v1/endpoints/{id}"));
+    for (target, reason) in [
+        ("http://169.254.169.254/latest/meta-data", "metadata"),
+        ("http://2852039166/", "metadata"),
+        ("http://0xa9.0376.169.254/", "metadata"),
+        ("https://[::ffff:10.0.0.1]/", "private"),
+        ("http://127.0.0.1:9001/", "loopback"),
+        // Allowed by the operator, and refused even so: the control plane itself listens there.
+        ("http://127.0.0.1:8081/", "our own"),
+    ] {
+        let body = json!({"method": "GET", "path_pattern": "/b", "target_url": target});
+        for answer in [petra.post(&create, body).await, petra.patch(&edit, json!({"target_url": target})).await] {
+            let answer = answer.expect_problem(422, "validation_failed");
+            assert_eq!(answer.pointers(), ["/target_url"], "{target}");
+            assert!(answer.json["errors"][0]["detail"].as_str().unwrap().contains(reason), "{}", answer.text);
+        }
+    }
+    petra.patch(&edit, json!({"target_url": "http://127.0.0.1:9000/"})).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_released_endpoint_is_retired_and_its_route_becomes_free() {
     let app = App::start().await;
     let shop = Shop::open(&app).await;

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::{ApiKey, ApiKeyWithSecret, Rotation, lock, lock_open_subscription, mint_for, shown_once, still_active};
 use crate::api::access::{self, Granted, seen};
 use crate::api::auth::Caller;
-use crate::api::extract::{DigestedJson, Path};
+use crate::api::extract::{OptionalDigestedJson, Path};
 use crate::api::headers::{IdempotencyHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::problem::{ApiError, Code};
@@ -36,7 +36,7 @@ async fn rotate_key(
     Path(id): Path<Uuid>,
     key: IdempotencyKey,
     prefer: Prefer,
-    form: DigestedJson<Rotation>,
+    form: OptionalDigestedJson<Rotation>,
 ) -> Result<Response, ApiError> {
     let (granted, subscription) = access::to_key(&state, &caller, id, Role::Developer).await?;
     let overlap =

@@ -82,6 +82,22 @@ async fn a_rotated_key_works_on_for_the_overlap_and_is_rotated_once() {
 }
 
 #[tokio::test]
+async fn a_rotated_key_may_end_sooner_but_never_later() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    let rotated = shop.consumer.with(&[], Method::POST, &shop.key_path("/rotate"), None).await;
+    rotated.expect(StatusCode::CREATED);
+    for later in [json!(null), json!("2099-01-01T00:00:00Z")] {
+        let refused = shop.consumer.patch(&shop.key_path(""), json!({"expires_at": later})).await;
+        assert_eq!(refused.expect_problem(422, "validation_failed").pointers(), ["/expires_at"]);
+    }
+    let sooner = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(600);
+    let change = json!({"name": "old", "expires_at": sooner.to_string()});
+    shop.consumer.patch(&shop.key_path(""), change).await.expect(StatusCode::OK);
+    shop.consumer.patch(&shop.key_path(""), json!({"name": "older"})).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_key_is_renamed_dated_and_revoked_for_good() {
     let app = App::start().await;
     let shop = Shop::open(&app).await;

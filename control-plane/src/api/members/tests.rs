@@ -10,6 +10,21 @@ async fn add(by: &Client, members: &str, who: &Client, role: &str) {
 }
 
 #[tokio::test]
+async fn an_organization_has_only_so_many_members() {
+    let app = App::start().await;
+    let (ann, ben) = (app.user("ann").await, app.user("ben").await);
+    let client = app.state.store.connection().await.unwrap();
+    let sql = "WITH made AS (INSERT INTO users (id, email, display_name)
+                   SELECT gen_random_uuid(), 'many' || n || '@example.com', 'Many' FROM generate_series(2, 1000) n RETURNING id)
+               INSERT INTO organization_members (organization_id, user_id, role) SELECT $1, id, 'viewer' FROM made";
+    assert_eq!(client.execute(sql, &[&ann.organization_id]).await.unwrap(), 999);
+    let path = format!("/v1/organizations/{}/members", ann.organization_id);
+    let refused = ann.post(&path, json!({"email": ben.email, "role": "viewer"})).await;
+    let refused = refused.expect_problem(409, "invalid_state");
+    assert!(refused.json["detail"].as_str().unwrap().contains("at most 1000"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn roles_open_what_they_should_and_no_more() {
     let app = App::start().await;
     let (ann, ben, eve) = (app.user("ann").await, app.user("ben").await, app.user("eve").await);

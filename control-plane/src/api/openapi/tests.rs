@@ -52,12 +52,37 @@ fn every_reference_leads_somewhere() {
     }
 }
 
+/// The rules go by names, so a renamed field would lose its own without a word.
+#[test]
+fn texts_and_numbers_of_requests_are_bounded() {
+    let document: Value = serde_json::from_str(&generated()).unwrap();
+    let field = |pointer: &str| document.pointer(&format!("/components/schemas/{pointer}")).unwrap().clone();
+    assert_eq!(field("NewProduct/properties/slug/maxLength"), 40);
+    assert_eq!(field("NewKey/properties/scopes/items/pattern"), "^[A-Za-z0-9:._/-]{1,64}$");
+    assert_eq!(field("EndpointPatch/properties/retries/maximum"), 3);
+    assert_eq!(field("OverrideForm/properties/burst_limit/minimum"), 1);
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        let is_body = schema["additionalProperties"] == false;
+        for (field, schema) in schema["properties"].as_object().into_iter().flatten().filter(|_| is_body) {
+            let kind = schema["type"].to_string();
+            let is_free = schema.get("pattern").is_none() && schema.get("format").is_none();
+            assert!(!(kind.contains("string") && is_free), "{name}.{field} takes any text");
+            assert!(
+                !kind.contains("integer") || schema.get("maximum").is_some() || name == "RollbackForm",
+                "{name}.{field}"
+            );
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_document_and_its_page_are_served_to_everybody() {
     let app = App::start().await;
     let document = app.nobody().get("/v1/openapi.json").await.expect(StatusCode::OK);
     assert_eq!(document.header("content-type"), "application/json");
     assert_eq!(document.json, serde_json::from_str::<Value>(&generated()).unwrap());
+    let root = app.nobody().get("/").await.expect(StatusCode::SEE_OTHER);
+    assert_eq!(root.header("location"), "/v1/reference");
     let page = app.nobody().get("/v1/reference").await.expect(StatusCode::OK);
     assert!(page.header("content-type").starts_with("text/html"));
     assert!(page.header("content-security-policy").contains("style-src 'sha256-"));

@@ -6,6 +6,20 @@ use serde_json::json;
 use crate::testing::App;
 
 #[tokio::test]
+async fn a_user_owns_only_so_many_organizations() {
+    let app = App::start().await;
+    let ann = app.user("ann").await;
+    let client = app.state.store.connection().await.unwrap();
+    let sql = "WITH made AS (INSERT INTO organizations (id, slug, name)
+                   SELECT gen_random_uuid(), 'many-' || n, 'Many' FROM generate_series(2, 100) n RETURNING id)
+               INSERT INTO organization_members (organization_id, user_id, role) SELECT id, $1, 'owner' FROM made";
+    assert_eq!(client.execute(sql, &[&ann.user_id]).await.unwrap(), 99);
+    let body = json!({"slug": "one-more", "name": "One more"});
+    let refused = ann.post("/v1/organizations", body).await.expect_problem(409, "invalid_state");
+    assert!(refused.json["detail"].as_str().unwrap().contains("at most 100"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn an_organization_is_made_shown_changed_and_listed() {
     let app = App::start().await;
     let ann = app.user("ann").await;
@@ -93,4 +107,24 @@ async fn a_suspended_organization_can_be_seen_and_not_changed() {
     let path = format!("/v1/organizations/{id}");
     assert_eq!(ann.get(&path).await.expect(StatusCode::OK).json["status"], "suspended");
     ann.patch(&path, json!({"name": "X"})).await.expect_problem(403, "organization_suspended");
+}
+
+#[tokio::test]
+async fn only_what_gateways_know_of_an_organization_becomes_a_revision() {
+    let app = App::start().await;
+    let ann = app.user("ann").await;
+    let path = format!("/v1/organizations/{}", ann.organization_id);
+    let changes = async || {
+        let count = app.state.store.read("test", |tx| {
+            Box::pin(async move { tx.query_one_cached("SELECT count(*) FROM config_changes", &[]).await })
+        });
+        count.await.map_err(|error: crate::store::StoreError| error).unwrap().get::<_, i64>(0)
+    };
+    let before = changes().await;
+    ann.patch(&path, json!({"name": "Ann Ltd", "currency": "EUR", "slug": "ann"})).await.expect(StatusCode::OK);
+    assert_eq!(changes().await, before);
+    ann.patch(&path, json!({"time_zone": "Asia/Tokyo"})).await.expect(StatusCode::OK);
+    assert_eq!(changes().await, before + 1, "periods end by it");
+    ann.patch(&path, json!({"slug": "anna"})).await.expect(StatusCode::OK);
+    assert_eq!(changes().await, before + 2);
 }

@@ -3,7 +3,8 @@
 use axum::http::{Method, StatusCode};
 use serde_json::json;
 
-use super::ALL_CODES;
+use super::{ALL_CODES, ApiError, Code};
+use crate::store::StoreError;
 use crate::testing::App;
 
 #[test]
@@ -27,6 +28,15 @@ async fn a_problem_has_every_member_and_the_request_id_of_the_header() {
     assert!(answer.header("www-authenticate").starts_with("Bearer"));
     let id: uuid::Uuid = answer.header("x-request-id").parse().unwrap();
     assert_eq!(id.get_version_num(), 7);
+}
+
+#[test]
+fn a_commit_whose_outcome_is_unknown_is_never_told_as_nothing_changed() {
+    let lost = ApiError::from(StoreError::OutcomeUnknown("connection closed".to_owned()));
+    assert_eq!(lost.code, Code::Unavailable);
+    assert!(lost.detail.starts_with("It may or may not have been done"), "{}", lost.detail);
+    let away = ApiError::from(StoreError::unavailable("connection refused"));
+    assert!(away.detail.ends_with("Nothing was changed."), "{}", away.detail);
 }
 
 #[tokio::test]

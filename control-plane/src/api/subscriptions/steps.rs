@@ -1,5 +1,5 @@
 //! The steps of a subscription's life, each by whoever may take it: the publisher approves, rejects, suspends, resumes and
-//! overrides; both sides cancel; the consumer takes his cancellation back. All of them reach the gateways without a release.
+//! overrides; both sides cancel, and each takes its own cancellation back. All of them reach the gateways without a release.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -20,9 +20,9 @@ use crate::api::write::{Prefer, Written, finish};
 use crate::changes::{self, EntityKind};
 use crate::domain::accounts::Role;
 use crate::domain::plan::RateAndBurst;
-use crate::domain::subscription::{CancelWhen, Step};
+use crate::domain::subscription::{CancelWhen, Party, Step, SubscriptionStatus};
 use crate::store::subscriptions::{self as rows, SubscriptionRow};
-use crate::store::{Transaction, catalog};
+use crate::store::{Transaction, catalog, periods};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -38,10 +38,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[derive(Clone, Copy)]
 enum Deed {
     Step(Step),
+    /// At once.
+    Cancel(Party),
     /// At the end of the period.
-    CancelLater,
-    /// Takes a cancellation back.
-    Keep,
+    CancelLater(Party),
+    /// Takes one's own cancellation back.
+    Keep(Party),
     Override(Option<OverrideForm>),
 }
 
@@ -82,7 +84,7 @@ async fn suspend_subscription(
 }
 
 #[utoipa::path(post, path = "/v1/subscriptions/{id}/resume", tag = "subscriptions", params(("id" = Uuid, Path), PreferHeader),
-    description = "The publisher ends a suspension; the consumer takes a cancellation back that is still to come.",
+    description = "The publisher ends a suspension; each side takes its own cancellation back while it is still to come.",
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]
 async fn resume_subscription(
     State(state): State<AppState>,
@@ -92,11 +94,14 @@ async fn resume_subscription(
 ) -> Result<Response, ApiError> {
     let sides = &[Side::Consumer, Side::Publisher];
     let (granted, side) = access::to_subscription(&state, &caller, id, Role::Developer, sides).await?;
-    if side == Side::Consumer && is_cancelling(&state, granted, id).await? {
-        return act(&state, granted, id, IfMatch::default(), prefer, Deed::Keep).await;
+    let (status, canceller) = what_now(&state, granted, id).await?;
+    if side == Side::Consumer && canceller == Some(Party::Consumer) {
+        return act(&state, granted, id, IfMatch::default(), prefer, Deed::Keep(Party::Consumer)).await;
     }
     let granted = publisher(&state, &caller, id).await?;
-    act(&state, granted, id, IfMatch::default(), prefer, Deed::Step(Step::Resume)).await
+    let keeps = canceller == Some(Party::Publisher) && status != SubscriptionStatus::Suspended;
+    let deed = if keeps { Deed::Keep(Party::Publisher) } else { Deed::Step(Step::Resume) };
+    act(&state, granted, id, IfMatch::default(), prefer, deed).await
 }
 
 #[utoipa::path(post, path = "/v1/subscriptions/{id}/cancel", tag = "subscriptions", request_body = Cancellation,
@@ -111,10 +116,14 @@ async fn cancel_subscription(
     OptionalJson(form): OptionalJson<Cancellation>,
 ) -> Result<Response, ApiError> {
     let sides = &[Side::Consumer, Side::Publisher];
-    let (granted, _) = access::to_subscription(&state, &caller, id, Role::Developer, sides).await?;
+    let (granted, side) = access::to_subscription(&state, &caller, id, Role::Developer, sides).await?;
+    let by = match side {
+        Side::Consumer => Party::Consumer,
+        Side::Publisher => Party::Publisher,
+    };
     let deed = match form.when {
-        Some(CancelWhen::Now) => Deed::Step(Step::Cancel),
-        Some(CancelWhen::PeriodEnd) | None => Deed::CancelLater,
+        Some(CancelWhen::Now) => Deed::Cancel(by),
+        Some(CancelWhen::PeriodEnd) | None => Deed::CancelLater(by),
     };
     act(&state, granted, id, IfMatch::default(), prefer, deed).await
 }
@@ -147,11 +156,21 @@ async fn remove_override(
     act(&state, granted, id, if_match, prefer, Deed::Override(None)).await
 }
 
-/// Whether an end is set that has not come yet.
-async fn is_cancelling(state: &AppState, granted: Granted, id: Uuid) -> Result<bool, ApiError> {
+/// The status, and whose cancellation is still to come.
+async fn what_now(
+    state: &AppState,
+    granted: Granted,
+    id: Uuid,
+) -> Result<(SubscriptionStatus, Option<Party>), ApiError> {
     let organization = granted.organization;
     let row = state.store.read("find_subscription", |tx| Box::pin(rows::get(tx, organization, id))).await?;
-    Ok(row.and_then(|row| row.cancel_at).is_some_and(|at| at > Timestamp::now()))
+    let row = row.ok_or_else(|| ApiError::not_found("subscription"))?;
+    Ok((row.status, canceller(&row)))
+}
+
+/// Who wants it to end, while the end has not come yet. Before that was noted, only consumers could take it back.
+fn canceller(row: &SubscriptionRow) -> Option<Party> {
+    row.cancel_at.filter(|at| *at > Timestamp::now()).map(|_| row.cancelled_by.unwrap_or(Party::Consumer))
 }
 
 async fn publisher(state: &AppState, caller: &Caller, id: Uuid) -> Result<Granted, ApiError> {
@@ -194,16 +213,17 @@ async fn apply(
 async fn perform(tx: &Transaction<'_>, row: &SubscriptionRow, deed: Deed) -> Result<(), ApiError> {
     match deed {
         Deed::Step(step) => take(tx, row, step).await,
-        Deed::CancelLater => {
+        Deed::Cancel(by) => {
             allowed(row, Step::Cancel)?;
-            // Without a running period there is no end to wait for.
-            match row.period_end.filter(|end| *end > Timestamp::now()) {
-                Some(_) => Ok(rows::cancel_at_period_end(tx, row.id).await?),
-                None => Ok(rows::cancel_now(tx, row.id).await?),
-            }
+            Ok(rows::cancel_now(tx, row.id, by).await?)
         }
-        Deed::Keep => {
+        Deed::CancelLater(by) => cancel_later(tx, row, by).await,
+        Deed::Keep(by) => {
             allowed(row, Step::Cancel)?;
+            if canceller(row) != Some(by) {
+                let detail = "There is no cancellation of yours that could be taken back.";
+                return Err(ApiError::new(Code::InvalidState, detail));
+            }
             Ok(rows::keep(tx, row.id).await?)
         }
         Deed::Override(form) => {
@@ -217,6 +237,18 @@ async fn perform(tx: &Transaction<'_>, row: &SubscriptionRow, deed: Deed) -> Res
     }
 }
 
+async fn cancel_later(tx: &Transaction<'_>, row: &SubscriptionRow, by: Party) -> Result<(), ApiError> {
+    allowed(row, Step::Cancel)?;
+    // What never began has no end to wait for.
+    let Some(end) = row.period_end else { return Ok(rows::cancel_now(tx, row.id, by).await?) };
+    if end <= Timestamp::now() {
+        // The month has just ended, and nobody has moved the subscription into the new one yet.
+        let period = period_now(&catalog::time_zone(tx, row.product_id).await?)?;
+        periods::advance(tx, row.id, &period).await?;
+    }
+    Ok(rows::cancel_at_period_end(tx, row.id, by).await?)
+}
+
 async fn take(tx: &Transaction<'_>, row: &SubscriptionRow, step: Step) -> Result<(), ApiError> {
     allowed(row, step)?;
     match step {
@@ -224,7 +256,8 @@ async fn take(tx: &Transaction<'_>, row: &SubscriptionRow, step: Step) -> Result
             let period = period_now(&catalog::time_zone(tx, row.product_id).await?)?;
             Ok(rows::activate(tx, row.id, &period).await?)
         }
-        Step::Reject | Step::Cancel => Ok(rows::cancel_now(tx, row.id).await?),
+        // A cancellation says whose it is, so it comes as a deed of its own; here it could only be the publisher's.
+        Step::Reject | Step::Cancel => Ok(rows::cancel_now(tx, row.id, Party::Publisher).await?),
         Step::Suspend => Ok(rows::suspend(tx, row.id).await?),
     }
 }
@@ -241,6 +274,9 @@ async fn parse_override(
 }
 
 fn allowed(row: &SubscriptionRow, step: Step) -> Result<(), ApiError> {
+    if row.cancel_at.is_some_and(|at| at <= Timestamp::now()) {
+        return Err(ApiError::new(Code::InvalidState, "The subscription has ended."));
+    }
     if step.allowed_from(row.status) {
         return Ok(());
     }
@@ -253,8 +289,9 @@ impl Deed {
     fn as_str(self) -> &'static str {
         match self {
             Deed::Step(step) => step.as_str(),
-            Deed::CancelLater => "cancel_later",
-            Deed::Keep => "keep",
+            Deed::Cancel(_) => Step::Cancel.as_str(),
+            Deed::CancelLater(_) => "cancel_later",
+            Deed::Keep(_) => "keep",
             Deed::Override(Some(_)) => "set_override",
             Deed::Override(None) => "remove_override",
         }

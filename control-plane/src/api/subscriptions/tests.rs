@@ -77,6 +77,25 @@ async fn a_suspension_is_the_publishers_and_a_cancellation_anybodys() {
 }
 
 #[tokio::test]
+async fn each_side_takes_only_its_own_cancellation_back() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    let (publisher, consumer) = (&shop.publisher, &shop.consumer);
+    let path = |step: &str| shop.subscription_path(&format!("/{step}"));
+    publisher.post(&path("cancel"), json!({})).await.expect(StatusCode::OK);
+    consumer.post(&path("resume"), json!({})).await.expect_problem(403, "forbidden");
+    // That the consumer wants it too does not make it his.
+    consumer.post(&path("cancel"), json!({})).await.expect(StatusCode::OK);
+    consumer.post(&path("resume"), json!({})).await.expect_problem(403, "forbidden");
+    let kept = publisher.post(&path("resume"), json!({})).await.expect(StatusCode::OK).json;
+    assert_eq!((kept["status"].as_str(), kept["cancel_at"].clone()), (Some("active"), Value::Null));
+    consumer.post(&path("cancel"), json!({})).await.expect(StatusCode::OK);
+    publisher.post(&path("resume"), json!({})).await.expect_problem(409, "invalid_state");
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM subscriptions WHERE cancelled_by = 'consumer'").await, 1);
+    consumer.post(&path("resume"), json!({})).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_private_product_is_for_its_own_members() {
     let app = App::start().await;
     let (petra, carl) = (app.user("petra").await, app.user("carl").await);

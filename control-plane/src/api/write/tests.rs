@@ -37,8 +37,8 @@ async fn a_change_of_the_snapshot_answers_with_its_revision() {
     let app = App::start().await;
     let ann = app.user("ann").await;
     let path = format!("/v1/organizations/{}", ann.organization_id);
-    let first = ann.patch(&path, json!({"name": "One"})).await.expect(StatusCode::OK);
-    let second = ann.patch(&path, json!({"name": "Two"})).await.expect(StatusCode::OK);
+    let first = ann.patch(&path, json!({"slug": "one"})).await.expect(StatusCode::OK);
+    let second = ann.patch(&path, json!({"slug": "two"})).await.expect(StatusCode::OK);
     let revision = |answer: &crate::testing::Answer| answer.header("x-config-revision").parse::<u64>().unwrap();
     assert!(revision(&second) > revision(&first));
 }
@@ -49,8 +49,8 @@ async fn without_a_gateway_waiting_is_done_at_once_and_with_a_silent_one_the_ans
     let ann = app.user("ann").await;
     let path = format!("/v1/organizations/{}", ann.organization_id);
     let change =
-        async |name: &str| ann.with(&[("prefer", "wait=1")], Method::PATCH, &path, Some(json!({"name": name}))).await;
-    let served = change("One").await.expect(StatusCode::OK);
+        async |slug: &str| ann.with(&[("prefer", "wait=1")], Method::PATCH, &path, Some(json!({"slug": slug}))).await;
+    let served = change("one").await.expect(StatusCode::OK);
     assert_eq!(served.header("preference-applied"), "wait=1");
     let add = app.state.store.run_tx("test", |tx| {
         Box::pin(async move {
@@ -59,9 +59,9 @@ async fn without_a_gateway_waiting_is_done_at_once_and_with_a_silent_one_the_ans
         })
     });
     let _: u64 = add.await.map_err(|error: crate::store::StoreError| error).unwrap();
-    let missing = change("Two").await.expect(StatusCode::ACCEPTED);
+    let missing = change("two").await.expect(StatusCode::ACCEPTED);
     assert_eq!(missing.header("x-config-missing"), "silent");
-    assert_eq!(missing.json["name"], "Two");
+    assert_eq!(missing.json["slug"], "two");
 }
 
 #[tokio::test]

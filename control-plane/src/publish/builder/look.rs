@@ -14,7 +14,8 @@ use crate::publish::book::{Book, HISTORY_CHANGES_MAX};
 use crate::publish::records::FLEET;
 use crate::store::changes::{Change, list_changes, oldest_revision};
 use crate::store::snapshot_rows::{
-    FeedState, SnapshotRows, Touched, add_followers, begin_moment, end_moment, load_all, load_touched, read_feed_state,
+    FeedState, SnapshotRows, Touched, add_followers, begin_moment, end_moment, list_forgotten_keys, load_all,
+    load_touched, read_feed_state,
 };
 use crate::store::{Store, StoreError, Transaction};
 
@@ -75,17 +76,34 @@ fn touch_former_plans(book: &Book, touched: &mut Touched) {
 
 /// Everything, and what of the past lets a gateway that was connected before resume with a delta.
 async fn look_at_everything(tx: &Transaction<'_>, state: FeedState) -> Result<Look, StoreError> {
-    let reach = i64::try_from(HISTORY_CHANGES_MAX).unwrap_or(i64::MAX);
-    let oldest = oldest_revision(tx).await?.unwrap_or(state.revision + 1);
-    let floor = (state.revision - reach).max(oldest - 1).clamp(0, state.revision);
-    let changes = list_changes(tx, floor, state.revision).await?;
+    let (floor, changes) = recent_past(tx, state).await?;
     let mut touched = touch(&changes);
     add_followers(tx, &mut touched).await?;
+    // These left the snapshots that were built since, without a change of their own.
+    touched.keys.extend(list_forgotten_keys(tx, floor.max(1)).await?);
     let rows = load_all(tx).await?;
     let mut history: Vec<_> =
         changes.iter().filter_map(|change| Some((unsigned(change.revision), entity_of(change)?))).collect();
     history.extend(entities(&touched).map(|entity| (unsigned(state.revision), entity)));
     Ok(Look::Everything { state, rows, history, floor: unsigned(floor) })
+}
+
+/// The changes after the oldest revision from which a delta is possible. The change of that revision itself is stored too: by
+/// its time it is known which keys have expired since. Where one is missing, no delta can be whole, and there is no past.
+async fn recent_past(tx: &Transaction<'_>, state: FeedState) -> Result<(i64, Vec<Change>), StoreError> {
+    let reach = i64::try_from(HISTORY_CHANGES_MAX).unwrap_or(i64::MAX);
+    let oldest = match oldest_revision(tx).await?.unwrap_or(state.revision) {
+        // Before the first change there was nothing.
+        1 => 0,
+        oldest => oldest,
+    };
+    let floor = (state.revision - reach).max(oldest).clamp(0, state.revision);
+    let changes = list_changes(tx, floor, state.revision).await?;
+    if i64::try_from(changes.len()) == Ok(state.revision - floor) {
+        Ok((floor, changes))
+    } else {
+        Ok((state.revision, Vec::new()))
+    }
 }
 
 fn touch(changes: &[Change]) -> Touched {

@@ -190,6 +190,68 @@ async fn keys_that_expired_long_ago_leave_the_snapshot_at_the_next_change() {
     assert_eq!(delta.changes.len(), 1, "readers are told");
 }
 
+#[tokio::test]
+async fn after_a_gap_in_the_changes_a_whole_build_promises_no_past() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let shop = rows.product(acme, "shop").await;
+    let (mut first, book) = builder(&rows);
+    advance(&rows, &mut first).await;
+    let have = book.newest();
+    rows.change("product", shop, "UPDATE api_products SET status = 'retired' WHERE id = $1").await;
+    rows.organization("later").await;
+    let newest = rows.number().await;
+    let retired = i64::try_from(newest - 1).unwrap();
+    rows.sql("DELETE FROM config_changes WHERE revision = $1", &[&retired]).await;
+    let (mut second, restarted) = builder(&rows);
+    second.step().await.unwrap();
+    assert_eq!(restarted.next(have), Next::Full, "a delta would leave the retired product where it is");
+}
+
+#[tokio::test]
+async fn a_restarted_builder_tells_readers_of_keys_that_expired_long_ago_meanwhile() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let shop = rows.product(acme, "shop").await;
+    let plan = rows.plan(shop, "basic").await;
+    let bought = rows.subscription(shop, plan, acme).await;
+    let key = rows.key(bought).await;
+    let almost =
+        "UPDATE api_keys SET expires_at = now() - interval '7 days' + interval '300 milliseconds' WHERE id = $1";
+    rows.sql(almost, &[&key]).await;
+    let (mut first, book) = builder(&rows);
+    advance(&rows, &mut first).await;
+    assert!(has(&book, RecordKind::Key, key));
+    let have = book.newest();
+    rows.sql("SELECT pg_sleep(0.4)", &[]).await;
+    rows.changed("organization", acme).await;
+    rows.number().await;
+    // Of the past only what begins with the reader's revision is still stored, so that the key's own change does not tell.
+    let begins = i64::try_from(have.unwrap().revision).unwrap();
+    rows.sql("DELETE FROM config_changes WHERE revision < $1", &[&begins]).await;
+    let (mut second, restarted) = builder(&rows);
+    second.step().await.unwrap();
+    assert!(!has(&restarted, RecordKind::Key, key));
+    let Next::Delta(delta) = restarted.next(have) else { panic!("a delta") };
+    let removed = wire::change::Change::Remove(entity(RecordKind::Key, key).into());
+    assert!(delta.changes.iter().any(|change| change.change == Some(removed.clone())));
+}
+
+#[tokio::test]
+async fn an_organization_of_many_products_is_read_whole() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let mut products = Vec::new();
+    for index in 0..130 {
+        products.push(rows.product(acme, &format!("shop-{index}")).await);
+    }
+    let (mut builder, book) = builder(&rows);
+    advance(&rows, &mut builder).await;
+    rows.change("organization", acme, "UPDATE organizations SET slug = 'apex' WHERE id = $1").await;
+    advance(&rows, &mut builder).await;
+    assert!(products.iter().all(|id| product(&book, *id).unwrap().organization_slug == "apex"));
+}
+
 /// A small generator, so that a failure can be repeated by its seed.
 struct Dice(u64);
 

@@ -28,6 +28,14 @@ fn what_is_decided_on_is_what_is_sent_on() {
 }
 
 #[test]
+fn the_absolute_form_is_decided_on_and_sent_on_by_its_path() {
+    let house = House::new();
+    for target in ["http://gateway.example/acme/p1/users/7", "HTTPS://Gateway.Example/acme/p1/x/../users/%37"] {
+        assert_eq!(house.admit(&get(target).key(&house.live)).path_and_query, "/u/7", "{target}");
+    }
+}
+
+#[test]
 fn a_host_of_its_own_serves_the_product_at_its_root() {
     let mut own = product(1);
     own.hosts = vec!["api.example.com".to_owned()];

@@ -35,7 +35,11 @@ fn malformed_heads_are_refused_before_anything_is_looked_up() {
         (get("/acme/p1/a%2fb"), (400, "bad_path")),
         (get("/acme/p1//users"), (400, "bad_path")),
         (get("/acme/p1/../../../x"), (400, "bad_path")),
-        (get("http://gateway.example/acme/p1"), (400, "bad_path")),
+        (get("http://other.example/acme/p1/users/7"), (400, "bad_host")),
+        (get("http://u@gateway.example/acme/p1/users/7"), (400, "bad_host")),
+        (get("http:///acme/p1/users/7"), (400, "bad_host")),
+        (get("http://gateway.example//acme/p1/users/7"), (400, "bad_path")),
+        (get("ftp://gateway.example/acme/p1/users/7"), (400, "bad_path")),
         (get("*").method("OPTIONS"), (400, "bad_path")),
         (get("/acme/p1/users/7?a b"), (400, "bad_query")),
     ] {
@@ -148,6 +152,8 @@ fn the_status_of_the_subscription_decides_with_402_or_403_and_is_logged() {
         let rejected = house.refuse(&get("/acme/p1/users/7").key(&house.live));
         assert_eq!((rejected.rejection.status(), rejected.rejection.code()), expected);
         assert_eq!(rejected.context.unwrap().subscription.meter_id, 11);
+        assert_eq!(rejected.limits.unwrap().rate.limit, 100);
+        assert_eq!(house.limiter.slots(), 0);
     }
 }
 
@@ -228,9 +234,13 @@ fn a_request_that_is_refused_for_another_reason_takes_nothing_from_the_limits() 
     reader.scopes = vec!["read".to_owned()];
     let house = house.with(reader);
     for _ in 0..5 {
-        house.refuse(&get("/acme/p1/users/7").method("DELETE").key(&house.live));
+        let refused = house.refuse(&get("/acme/p1/users/7").method("DELETE").key(&house.live));
+        assert_eq!(refused.limits.unwrap().rate.remaining, 1, "it is told how the limits stand");
     }
+    assert_eq!(house.limiter.slots(), 0);
     house.admit(&get("/acme/p1/users/7").key(&house.live));
+    let refused = house.refuse(&get("/acme/p1/users/7").method("DELETE").key(&house.live));
+    assert_eq!(refused.limits.unwrap().rate.remaining, 0);
 }
 
 proptest! {

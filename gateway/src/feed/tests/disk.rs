@@ -172,7 +172,7 @@ fn booting_from_a_damaged_file_alone_does_not_make_the_gateway_ready() {
     let metrics = Metrics::new("test").unwrap();
     assert!(!boot(&live, &place.disk(), &metrics));
     assert_eq!(live.load().token, None);
-    assert!(!metrics.status.is_ready());
+    assert!(metrics.status.served().is_none());
 }
 
 #[test]

@@ -33,5 +33,5 @@ async fn one_signed_by_another_never_sees_the_token() {
     let follower = Follower::trusting(&plane, tempfile::tempdir().unwrap(), Some(another));
     eventually("the refusal is noticed", || follower.metrics.status.feed() == PartState::Down).await;
     assert!(plane.has_no_call());
-    assert!(!follower.metrics.status.is_ready());
+    assert!(follower.metrics.status.served().is_none());
 }

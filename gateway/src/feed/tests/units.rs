@@ -82,3 +82,17 @@ fn a_heartbeat_between_chunks_changes_nothing() {
     let Ok(Step::Full { records, .. }) = last(messages, None) else { panic!("not whole") };
     assert_eq!(records, vec![fleet(1), fleet(2)]);
 }
+
+#[test]
+fn an_older_full_snapshot_of_the_served_epoch_is_refused_at_its_manifest() {
+    let older = full(token(1, 9), vec![vec![fleet(1)]]);
+    assert_eq!(last(older.clone(), Some(token(1, 10))), Err(AssemblyFault::Older { offered: 9, served: 10 }));
+    assert!(matches!(last(older.clone(), Some(token(1, 9))), Ok(Step::Full { .. })));
+    assert!(matches!(last(older, Some(token(2, 10))), Ok(Step::Full { .. })), "another epoch is not compared");
+}
+
+#[test]
+fn a_heartbeat_of_a_control_plane_that_still_builds_is_a_sign_of_life() {
+    let heartbeat = to_gateway::Message::Heartbeat(wire::Heartbeat { newest: None });
+    assert_eq!(last(vec![ToGateway { message: Some(heartbeat) }], Some(token(1, 1))), Ok(Step::Wait));
+}

@@ -95,10 +95,25 @@ fn a_request_names_exactly_one_well_formed_host() {
         assert_eq!(codes(check_host(version, None, &HeaderMap::new())), "bad_host");
     }
     assert_eq!(codes(check_host(Version::HTTP_10, None, &HeaderMap::new())), "ok");
+    assert_eq!(codes(check_host(Version::HTTP_10, Some("a"), &HeaderMap::new())), "ok");
+    assert_eq!(codes(check_host(Version::HTTP_11, Some("a"), &HeaderMap::new())), "bad_host");
+    assert_eq!(codes(check_host(Version::HTTP_11, Some("a"), &headers(&[("host", "b")]))), "bad_host");
     assert_eq!(codes(check_host(Version::HTTP_2, Some("a"), &HeaderMap::new())), "ok");
     assert_eq!(codes(check_host(Version::HTTP_2, Some("a"), &headers(&[("host", "A")]))), "ok");
     assert_eq!(codes(check_host(Version::HTTP_2, Some("a"), &headers(&[("host", "b")]))), "bad_host");
     assert_eq!(codes(check_host(Version::HTTP_11, None, &headers(&[("host", "a"), ("host", "a")]))), "bad_host");
+}
+
+#[test]
+fn a_request_that_came_through_us_too_often_goes_in_a_circle() {
+    for (lines, expected) in [
+        (&[][..], "ok"),
+        (&[("via", "1.1 apihub, 1.1 apihub"), ("via", "1.1 apihub")], "ok"),
+        (&[("via", "1.1 apihub, 1.1 apihub, 2 proxy.example, 1.1 apihub"), ("via", "2 APIHUB (v1)")], "loop_detected"),
+        (&[("via", "1.1 a, 1.1 b, 1.1 apihub.example, 1.1 c, 1.1 d, apihub, ,,")], "ok"),
+    ] {
+        assert_eq!(codes(check_loop(&headers(lines))), expected, "{lines:?}");
+    }
 }
 
 #[test]
@@ -141,9 +156,35 @@ fn targets_and_headers_have_bounds() {
 
 #[test]
 fn a_target_is_split_at_its_first_question_mark() {
-    assert_eq!(split_target(b"/a?b?c"), Ok(TargetParts { path: "/a", query: Some("b?c") }));
-    assert_eq!(split_target(b"/a"), Ok(TargetParts { path: "/a", query: None }));
-    assert_eq!(codes(split_target(b"/\xff")), "bad_path");
+    for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+        let split = |raw| split_target(version, raw);
+        assert_eq!(split(b"/a?b?c"), Ok(TargetParts { authority: None, path: "/a", query: Some("b?c") }));
+        assert_eq!(split(b"/a"), Ok(TargetParts { authority: None, path: "/a", query: None }));
+        assert_eq!(codes(split(b"/\xff")), "bad_path");
+    }
+}
+
+#[test]
+fn the_absolute_form_is_split_in_http_1_and_only_in_the_schemes_of_http() {
+    for (raw, authority, path, query) in [
+        ("http://a/b?c", Some("a"), "/b", Some("c")),
+        ("HTTPS://a:1/b", Some("a:1"), "/b", None),
+        ("http://a", Some("a"), "/", None),
+        ("http://a?c", Some("a"), "/", Some("c")),
+        ("http://a//b", Some("a"), "//b", None),
+        ("http://u@a/b", Some("u@a"), "/b", None),
+        ("http://a\\b/c", Some("a\\b"), "/c", None),
+        ("http:///b", Some(""), "/b", None),
+        ("http:/a/b", None, "http:/a/b", None),
+        ("ftp://a/b", None, "ftp://a/b", None),
+        ("/http://a/b", None, "/http://a/b", None),
+        ("é", None, "é", None),
+    ] {
+        let expected = TargetParts { authority, path, query };
+        assert_eq!(split_target(Version::HTTP_11, raw.as_bytes()), Ok(expected), "{raw}");
+    }
+    let in_http2 = split_target(Version::HTTP_2, b"http://a/b").unwrap();
+    assert_eq!(in_http2, TargetParts { authority: None, path: "http://a/b", query: None });
 }
 
 proptest! {

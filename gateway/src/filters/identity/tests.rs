@@ -75,8 +75,10 @@ fn the_upstream_learns_the_caller_in_plain_ascii() {
         subscription: Arc::clone(snapshot.subscription(&Uuid::from_u128(11)).unwrap()),
         plan: Arc::clone(snapshot.plan(&Uuid::from_u128(10)).unwrap()),
     };
-    let lines: String =
-        headers_to_send(&known).iter().map(|(name, value)| format!("{name}: {}\n", value.to_str().unwrap())).collect();
+    let lines: String = headers_to_send(&known)
+        .iter()
+        .map(|(name, value)| format!("{}: {}\n", name.to_lowercase(), value.to_str().unwrap()))
+        .collect();
     insta::assert_snapshot!(lines, @r"
     x-consumer-id: 00000000-0000-0000-0000-0000000003f3
     x-consumer-username: J%C3%B8rgen%0D%0AX-Plan:%20free

@@ -29,7 +29,11 @@ fn requests_that_two_readers_could_take_differently_are_refused() {
         (format!("GET /acme/p1/x HTTP/1.1\r\n{key}\r\n"), 400),
         (format!("GET /acme/p1/x HTTP/1.1\r\nHost: a b\r\n{key}\r\n"), 400),
         (format!("GET /acme/p1/x HTTP/1.1\r\nHost: h\r\nHost: h\r\n{key}\r\n"), 400),
-        (format!("GET http://h/acme/p1/x HTTP/1.1\r\nHost: h\r\n{key}\r\n"), 400),
+        (format!("GET http://other/acme/p1/x HTTP/1.1\r\nHost: h\r\n{key}\r\n"), 400),
+        (format!("GET http://h/acme/p1/x HTTP/1.1\r\n{key}\r\n"), 400),
+        (format!("GET http://u@h/acme/p1/x HTTP/1.1\r\nHost: h\r\n{key}\r\n"), 400),
+        (format!("GET http:/h/acme/p1/x HTTP/1.1\r\nHost: h\r\n{key}\r\n"), 400),
+        (format!("GET ftp://h/acme/p1/x HTTP/1.1\r\nHost: h\r\n{key}\r\n"), 400),
         (format!("GET  /acme/p1/x HTTP/1.1\r\nHost: h\r\n{key}\r\n"), 400),
         (format!("GET /acme/p1/a%2fb HTTP/1.1\r\nHost: h\r\n{key}\r\n"), 400),
         (format!("GET /acme/p1//x HTTP/1.1\r\nHost: h\r\n{key}\r\n"), 400),
@@ -45,6 +49,18 @@ fn requests_that_two_readers_could_take_differently_are_refused() {
         assert_eq!(answer.status(), expected, "{} gave {answer:?}", request.lines().next().unwrap_or_default());
     }
     assert_eq!(upstream.heads.lock().unwrap().len(), 0, "the upstream saw {}", upstream.last_head());
+}
+
+#[test]
+fn a_target_in_absolute_form_reaches_the_upstream_as_its_path_alone() {
+    let upstream = TestUpstream::answering(OK);
+    let gateway = TestGateway::to(upstream.address);
+    let mut client = gateway.connect();
+    client.send(&gateway.head("GET", "http://gw.test/acme/p1/./x/%7Ey?q=1", ""));
+    assert_eq!(client.answer().status(), 200);
+    let head = upstream.last_head();
+    assert!(head.starts_with("GET /up/x/~y?q=1 HTTP/1.1\r\n"), "{head}");
+    assert!(!head.to_ascii_lowercase().contains("\r\nhost: gw.test\r\n"), "{head}");
 }
 
 #[test]

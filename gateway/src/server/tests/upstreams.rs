@@ -14,6 +14,8 @@ fn what_is_no_answer_is_502_and_says_what_kind() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", "upstream_bad_response"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", "upstream_bad_response"),
         ("HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", "upstream_bad_response"),
+        ("HTTP/1.1 600 What\r\nContent-Length: 2\r\n\r\nok", "upstream_bad_response"),
+        ("HTTP/1.1 999 No\r\nContent-Length: 2\r\n\r\nok", "upstream_bad_response"),
         (
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
             "upstream_bad_response",
@@ -113,4 +115,50 @@ fn a_body_cut_short_is_never_shown_as_complete() {
         let all = client.everything();
         assert!(all.contains("hello") && !all.ends_with("0\r\n\r\n"), "{all}");
     }
+}
+
+#[test]
+fn no_consumer_can_have_an_upstream_ejected_by_being_slow_or_by_asking_for_what_is_slow() {
+    for (method, more) in [("POST", "Content-Length: 10\r\n"), ("GET", "")] {
+        let silent = AtomicUsize::new(5);
+        let upstream = TestUpstream::speaking(move |stream| {
+            let is_silent =
+                silent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+            is_silent || stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok()
+        });
+        let gateway = TestGateway::with(upstream.address, |_| {}, |endpoint| endpoint.read_timeout_ms = 100);
+        for _ in 0..5 {
+            let mut client = gateway.connect();
+            client.send(&gateway.head(method, "/acme/p1/x", more));
+            assert_eq!(client.answer().status(), 504);
+        }
+        assert_eq!(gateway.get("/acme/p1/x").status(), 200, "after five times {method}");
+    }
+}
+
+#[test]
+fn an_upstream_that_breaks_off_five_times_in_a_row_is_left_alone() {
+    let upstream = TestUpstream::speaking(|_| false);
+    let gateway = TestGateway::to(upstream.address);
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/acme/p1/x").status(), 502);
+    }
+    let got = gateway.get("/acme/p1/x");
+    assert_eq!((got.status(), got.header("x-gateway-error")), (503, Some("no_healthy_upstream")), "{got:?}");
+}
+
+#[test]
+fn a_request_that_goes_in_a_circle_is_508() {
+    let upstream = TestUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let gateway = TestGateway::to(upstream.address);
+    let via = |count: usize| "Via: 1.1 apihub\r\n".repeat(count);
+    let answer_to = |more: &str| {
+        let mut client = gateway.connect();
+        client.send(&gateway.head("GET", "/acme/p1/x", more));
+        client.answer()
+    };
+    assert_eq!(answer_to(&via(3)).status(), 200);
+    assert_eq!(upstream.last_head().to_ascii_lowercase().matches("via: 1.1 apihub").count(), 4, "each pass is noted");
+    let got = answer_to(&via(4));
+    assert_eq!((got.status(), got.header("x-gateway-error")), (508, Some("loop_detected")), "{got:?}");
 }

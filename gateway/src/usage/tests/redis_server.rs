@@ -1,47 +1,40 @@
 //! A Redis of the test's own: on a unix socket in a temporary directory, durable, killed when the test ends.
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
 use redis::aio::MultiplexedConnection;
+use servers::{PrivateRedis, Signal, send};
 use tempfile::TempDir;
 
 pub(super) struct RedisServer {
-    directory: TempDir,
-    process: Child,
+    redis: PrivateRedis,
+    _directory: TempDir,
 }
 
 impl RedisServer {
-    pub(super) async fn start() -> RedisServer {
+    pub(super) fn start() -> RedisServer {
         let directory = tempfile::tempdir().unwrap();
-        let process = spawn(directory.path());
-        let server = RedisServer { directory, process };
-        server.answers().await;
-        server
+        RedisServer { redis: PrivateRedis::start(directory.path(), true).unwrap(), _directory: directory }
     }
 
     /// kill -9.
     pub(super) fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
+        self.redis.child().kill().unwrap();
+        self.redis.child().wait().unwrap();
     }
 
-    pub(super) async fn start_again(&mut self) {
-        self.process = spawn(self.directory.path());
-        self.answers().await;
+    pub(super) fn start_again(&mut self) {
+        self.redis.restart().unwrap();
     }
 
-    pub(super) fn freeze(&self) {
-        self.signal(rustix::process::Signal::STOP);
+    pub(super) fn freeze(&mut self) {
+        send(self.redis.child(), Signal::STOP);
     }
 
-    pub(super) fn thaw(&self) {
-        self.signal(rustix::process::Signal::CONT);
+    pub(super) fn thaw(&mut self) {
+        send(self.redis.child(), Signal::CONT);
     }
 
     pub(super) fn url(&self) -> String {
-        format!("redis+unix://{}", self.directory.path().join("redis.sock").display())
+        self.redis.url()
     }
 
     /// The batches in the stream, oldest first. None: Redis does not answer.
@@ -68,38 +61,6 @@ impl RedisServer {
     async fn connect(&self) -> Option<MultiplexedConnection> {
         redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.ok()
     }
-
-    async fn answers(&self) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.length("nothing").await.is_none() {
-            assert!(Instant::now() < deadline, "redis-server does not answer");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.process.id()).unwrap()).unwrap();
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-fn spawn(directory: &Path) -> Child {
-    Command::new("redis-server")
-        .args(["--port", "0", "--unixsocket", "redis.sock", "--save", ""])
-        .args(["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"])
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server is installed")
 }
 
 fn batches(range: redis::streams::StreamRangeReply) -> Vec<Vec<u8>> {

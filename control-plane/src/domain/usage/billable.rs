@@ -1,6 +1,6 @@
 //! The one place that says whether a request costs money. Pure; knows no price.
 
-use super::event::{Event, Outcome};
+use super::{Event, Outcome};
 
 /// Status classes that a plan charges for: bit n stands for class n, 1 to 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::Event;
 use super::billable::{BillableClasses, billable};
-use super::event::Event;
 
 /// A minute, in milliseconds.
 const MINUTE_MS: i64 = 60_000;

@@ -1,0 +1,100 @@
+//! Months move on, and ends come, once each and with a change that gateways see, whoever else does it at the same time.
+
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::run_once;
+use crate::api::fixture::{Shop, ask_database};
+use crate::domain::period::BillingPeriod;
+use crate::testing::App;
+
+async fn sql(app: &App, text: &str) {
+    app.state.store.connection().await.unwrap().batch_execute(text).await.unwrap();
+}
+
+async fn keep_house(app: &App) {
+    run_once(&app.state.store, &app.state.settings.retention).await.unwrap();
+}
+
+const TWO_MONTHS_BACK: &str = "UPDATE subscriptions SET period_start = period_start - interval '2 months',
+    period_end = period_end - interval '2 months', period_id = 202001";
+
+#[tokio::test]
+async fn an_ended_period_becomes_the_month_that_runs_in_the_publishers_time_zone() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    sql(&app, "UPDATE organizations SET time_zone = 'Asia/Tokyo' WHERE slug = 'petra'").await;
+    sql(&app, TWO_MONTHS_BACK).await;
+    let changes = "SELECT count(*) FROM config_changes WHERE entity = 'subscription'";
+    let before = ask_database(&app, changes).await;
+    tokio::join!(keep_house(&app), keep_house(&app));
+    keep_house(&app).await;
+    let month = BillingPeriod::around(Timestamp::now(), "Asia/Tokyo").unwrap();
+    let got = shop.consumer.get(&shop.subscription_path("")).await.expect(StatusCode::OK).json;
+    assert_eq!((got["period_id"].clone(), got["status"].as_str()), (json!(month.id), Some("active")));
+    assert_eq!(got["period_start"], json!(month.starts_at.to_string()));
+    assert_eq!(got["period_end"], json!(month.ends_at.to_string()));
+    assert_eq!(ask_database(&app, changes).await, before + 1, "moved once, by one of them");
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM audit_log WHERE action = 'subscription.advance'").await, 1);
+}
+
+#[tokio::test]
+async fn a_subscription_whose_end_has_come_is_over_and_its_period_stays() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    sql(&app, TWO_MONTHS_BACK).await;
+    sql(&app, "UPDATE subscriptions SET cancel_at = period_end").await;
+    let path = shop.subscription_path("/cancel");
+    shop.consumer.post(&path, json!({})).await.expect_problem(409, "invalid_state");
+    keep_house(&app).await;
+    keep_house(&app).await;
+    let got = shop.consumer.get(&shop.subscription_path("")).await.expect(StatusCode::OK).json;
+    assert_eq!((got["status"].as_str(), got["period_id"].clone()), (Some("cancelled"), json!(202_001)));
+    assert_eq!(got["cancelled_at"], got["cancel_at"]);
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM audit_log WHERE action = 'subscription.end'").await, 1);
+}
+
+#[tokio::test]
+async fn a_cancellation_after_the_month_ended_waits_for_the_end_of_this_one() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    sql(&app, TWO_MONTHS_BACK).await;
+    // Before any housekeeping came by.
+    let later = shop.consumer.post(&shop.subscription_path("/cancel"), json!({})).await.expect(StatusCode::OK).json;
+    let month = BillingPeriod::around(Timestamp::now(), "UTC").unwrap();
+    assert_eq!(
+        (later["status"].as_str(), later["cancel_at"].clone()),
+        (Some("active"), json!(month.ends_at.to_string()))
+    );
+    assert_eq!(later["period_id"], json!(month.id));
+}
+
+#[tokio::test]
+async fn a_time_zone_that_nobody_knows_stops_its_own_subscription_alone() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    sql(&app, TWO_MONTHS_BACK).await;
+    // Postgres takes this for a zone three hours west of Greenwich.
+    sql(&app, "UPDATE organizations SET time_zone = 'MARS3' WHERE slug = 'petra'").await;
+    keep_house(&app).await;
+    let got = shop.consumer.get(&shop.subscription_path("")).await.expect(StatusCode::OK).json;
+    assert_eq!(got["period_id"], json!(202_001));
+}
+
+#[tokio::test]
+async fn what_has_ended_or_expired_is_removed_in_batches_until_nothing_is_left() {
+    let app = App::start().await;
+    let petra = app.user("petra").await;
+    let many = format!(
+        "INSERT INTO idempotency_keys (user_id, idempotency_key, method, path, request_digest, expires_at)
+         SELECT '{0}', n::text, 'POST', '/', sha256(''), now() - interval '1 second' FROM generate_series(1, 2500) n;
+         INSERT INTO sessions (id, user_id, token_digest, expires_at)
+         SELECT gen_random_uuid(), '{0}', sha256(n::text::bytea), now() - interval '8 days' FROM generate_series(1, 2500) n",
+        petra.user_id
+    );
+    sql(&app, &many).await;
+    keep_house(&app).await;
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM idempotency_keys").await, 0);
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM sessions").await, 1, "the one that is used");
+}

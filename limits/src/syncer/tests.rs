@@ -1,0 +1,291 @@
+//! The driver's part, message by message: many keys, lost answers, changed policies, a growing fleet, the month.
+
+use super::*;
+use crate::central::Group;
+use crate::policy::{Algorithm, OnRedisDown};
+use crate::slot::{Denial, Take, Taken};
+use crate::terms::{LEASE_TICKS, MS_NS, UNITS};
+use crate::wire::QuotaLeft;
+
+const REDIS_US: u64 = 1_790_000_000_000_000;
+
+struct Pair {
+    syncer: Syncer,
+    redis: Group,
+    now_ns: u64,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let mut pair = Pair { syncer: Syncer::new(1, 1), redis: Group::new(), now_ns: MS_NS };
+        pair.exchange();
+        pair
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now_ns += ms * MS_NS;
+    }
+
+    fn redis_us(&self) -> u64 {
+        REDIS_US + self.now_ns / 1_000
+    }
+
+    fn ask(&mut self) -> Option<Request> {
+        self.pass(3);
+        self.syncer.poll(self.now_ns)
+    }
+
+    fn exchange(&mut self) -> Option<Reply> {
+        let request = self.ask()?;
+        let reply = self.redis.apply(&request, self.redis_us());
+        assert!(self.syncer.hear(&reply, self.now_ns));
+        Some(reply)
+    }
+
+    fn settle(&mut self) {
+        while self.exchange().is_some() {}
+    }
+
+    fn take(&mut self, place: Place, slot: &Slot) -> Take {
+        let take = slot.take(self.now_ns);
+        if let Take::Admitted { wake: true, .. } = take {
+            self.syncer.call(place);
+        }
+        take
+    }
+
+    fn level(&self, key: u64) -> i64 {
+        self.redis.key(key).map_or(i64::MAX, |state| state.level_at(self.redis_us()) / UNITS)
+    }
+}
+
+fn bucket(revision: u64, per_minute: u32, burst: u32) -> Policy {
+    Policy::new(revision, Algorithm::TokenBucket, per_minute, burst).unwrap()
+}
+
+fn is_admitted(take: Take) -> bool {
+    matches!(take, Take::Admitted { .. })
+}
+
+#[test]
+fn nothing_is_owed_before_redis_has_admitted_the_process() {
+    let mut syncer = Syncer::new(1, 1);
+    let (place, slot) = syncer.open(7, bucket(1, 600, 100), 1);
+    assert_eq!(slot.take(MS_NS), Take::Unknown);
+    assert_eq!(syncer.decide_unknown(place, MS_NS), Unknown::Wait);
+    let hello = syncer.poll(MS_NS).unwrap();
+    assert!(hello.epoch == 0 && hello.asks.is_empty());
+    let reply = Group::new().apply(&hello, REDIS_US);
+    syncer.hear(&reply, 2 * MS_NS);
+    assert!(is_admitted(slot.take(2 * MS_NS)));
+}
+
+#[test]
+fn a_message_holds_so_many_keys_and_the_rest_follow() {
+    let mut pair = Pair::new();
+    let keys: Vec<_> = (0..300).map(|key| pair.syncer.open(key, bucket(1, 600, 100), 1)).collect();
+    for (place, slot) in &keys {
+        for _ in 0..40 {
+            assert!(is_admitted(pair.take(*place, slot)));
+        }
+    }
+    let sizes: Vec<_> = std::iter::from_fn(|| pair.exchange().map(|reply| reply.grants.len())).take(3).collect();
+    assert_eq!(sizes, [128, 128, 44]);
+    pair.settle();
+    assert!(keys.iter().all(|(place, slot)| slot.owed() == 0 && pair.syncer.ledger(*place).unwrap().frozen() == 0));
+    assert!((0..300).all(|key| pair.level(key) <= 60));
+}
+
+#[test]
+fn a_debt_whose_answer_is_lost_is_told_again_and_debited_once() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 100), 1);
+    (0..30).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
+    let request = pair.ask().unwrap();
+    let debt = request.asks[0].debt;
+    assert_eq!(debt, 30);
+    pair.redis.apply(&request, pair.redis_us());
+    let held_back = pair.level(7);
+    pair.pass(60);
+    let again = pair.exchange().unwrap();
+    assert!(again.send > request.send);
+    assert_eq!(pair.syncer.ledger(place).unwrap().frozen(), 0);
+    assert!(pair.level(7) <= held_back && pair.level(7) >= held_back - i64::from(again.grants[0].tokens));
+}
+
+#[test]
+fn a_late_answer_changes_nothing() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    (0..30).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
+    let request = pair.ask().unwrap();
+    let reply = pair.redis.apply(&request, pair.redis_us());
+    pair.pass(60);
+    assert!(pair.ask().is_some());
+    assert!(!pair.syncer.hear(&reply, pair.now_ns));
+    assert_eq!(slot.held(crate::slot::lease::Tick::of(pair.now_ns)), 0);
+}
+
+#[test]
+fn an_idle_key_gives_its_tokens_back_and_is_idle() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 100), 1);
+    (0..30).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
+    pair.exchange();
+    assert!(slot.held(crate::slot::lease::Tick::of(pair.now_ns)) > 0);
+    assert!(!pair.syncer.ledger(place).unwrap().is_idle(&slot, pair.now_ns));
+    for _ in 0..40 {
+        pair.pass(20);
+        pair.exchange();
+    }
+    assert!(pair.level(7) >= 70, "{}", pair.level(7));
+    assert!(pair.syncer.ledger(place).unwrap().is_idle(&slot, pair.now_ns));
+}
+
+#[test]
+fn a_larger_fleet_lowers_the_overdraft_at_once_and_raises_it_never() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
+    assert_eq!(slot.overdraft_left(), 25);
+    assert!(is_admitted(pair.take(place, &slot)));
+    pair.syncer.change(place, bucket(1, 600, 100), 10);
+    assert_eq!(slot.overdraft_left(), 4, "one of five is owed");
+    pair.syncer.change(place, bucket(1, 600, 100), 2);
+    assert_eq!(slot.overdraft_left(), 4);
+    pair.syncer.change(place, bucket(1, 600, 100), 200);
+    assert_eq!(slot.overdraft_left(), 0, "strict by itself: more nodes than tokens");
+}
+
+#[test]
+fn a_changed_policy_holds_at_once_and_keeps_the_fraction() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 100), 1);
+    while pair.level(7) > 50 {
+        pair.take(place, &slot);
+        pair.settle();
+    }
+    let before = pair.level(7);
+    pair.syncer.change(place, bucket(2, 6_000, 1_000), 1);
+    assert_eq!(slot.overdraft_left(), 0);
+    let reply = pair.exchange().unwrap();
+    assert!(
+        (reply.grants[0].level / UNITS - before * 10).abs() <= 10,
+        "{} after {before}",
+        reply.grants[0].level / UNITS
+    );
+    pair.syncer.change(place, bucket(1, 60, 100), 1);
+    assert_eq!(pair.syncer.ledger(place).unwrap().policy().revision(), 2, "an older policy comes too late");
+}
+
+#[test]
+fn a_level_below_one_denies_until_the_projection_says_otherwise() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 4), 1);
+    for _ in 0..12 {
+        pair.take(place, &slot);
+        pair.settle();
+    }
+    let Take::Denied { until_ns, by: Denial::Rate } = slot.take(pair.now_ns) else { panic!("{slot:?}") };
+    assert!(until_ns - pair.now_ns <= 2_000 * MS_NS);
+    assert!(matches!(slot.take(until_ns), Take::Admitted { taken: Taken::Overdraft, .. }), "one probe");
+    assert!(!is_admitted(slot.take(until_ns)));
+}
+
+#[test]
+fn a_lease_ends_when_its_question_is_five_ticks_old() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    (0..50).for_each(|_| {
+        pair.take(place, &slot);
+    });
+    let request = pair.ask().unwrap();
+    let sent_ns = pair.now_ns;
+    let reply = pair.redis.apply(&request, pair.redis_us());
+    pair.pass(40);
+    pair.syncer.hear(&reply, pair.now_ns);
+    let life_ns = LEASE_TICKS * pair.syncer.ledger(place).unwrap().terms().tick_ns;
+    assert!(slot.held(crate::slot::lease::Tick::of(sent_ns + life_ns - MS_NS)) > 0);
+    assert_eq!(slot.held(crate::slot::lease::Tick::of(sent_ns + life_ns)), 0);
+}
+
+#[test]
+fn the_month_refuses_when_it_is_used_up_and_says_so() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 1_000), 1);
+    let ends_ns = pair.now_ns + 3_600_000 * MS_NS;
+    let month = MonthTerms { period: 1, included: 20, hard: true, ends_ns };
+    pair.syncer.set_month(place, Some(month));
+    pair.redis.seed_quota(7, 1, 0, REDIS_US);
+    let mut admitted = 0;
+    for _ in 0..60 {
+        admitted += u32::from(is_admitted(pair.take(place, &slot)));
+        pair.settle();
+    }
+    assert_eq!(admitted, 20);
+    assert!(matches!(slot.take(pair.now_ns), Take::Denied { by: Denial::Quota, .. }));
+    pair.syncer.set_month(place, Some(MonthTerms { period: 2, ends_ns: 2 * ends_ns, ..month }));
+    pair.pass(61_000);
+    assert!(!matches!(slot.take(pair.now_ns), Take::Denied { .. }));
+    assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Wait);
+    let reply = pair.exchange().unwrap();
+    assert!(matches!(reply.grants[0].quota, Some(QuotaLeft::Left(left)) if left > 0));
+    assert!(is_admitted(slot.take(pair.now_ns)));
+}
+
+#[test]
+fn a_lost_month_is_spent_by_each_nodes_share_of_what_was_left() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 1_000), 4);
+    let month = MonthTerms { period: 1, included: 40, hard: true, ends_ns: u64::MAX };
+    pair.syncer.set_month(place, Some(month));
+    let mut admitted = 0;
+    for _ in 0..60 {
+        admitted += u32::from(is_admitted(pair.take(place, &slot)));
+        pair.settle();
+    }
+    assert!(admitted <= 10 + pair.syncer.ledger(place).unwrap().terms().want_max, "{admitted}");
+    let refused = pair.syncer.decide_unknown(place, pair.now_ns);
+    assert!(matches!(refused, Unknown::Refused { by: Denial::Quota, .. }), "{refused:?}");
+    pair.redis.seed_quota(7, 1, 30, pair.redis_us());
+    slot.take(pair.now_ns);
+    pair.pass(1_001);
+    slot.take(pair.now_ns);
+    pair.syncer.call(place);
+    let reply = pair.exchange().unwrap();
+    assert!(matches!(reply.grants[0].quota, Some(QuotaLeft::Left(left)) if left <= 10), "{reply:?}");
+}
+
+#[test]
+fn three_answers_that_never_come_make_a_node_go_alone_and_one_that_does_ends_it() {
+    for when_down in [OnRedisDown::FairShare, OnRedisDown::Open, OnRedisDown::Closed] {
+        let mut pair = Pair::new();
+        let policy = bucket(1, 6_000, 100).on_redis_down(when_down);
+        let (place, slot) = pair.syncer.open(7, policy, 2);
+        slot.take(pair.now_ns);
+        while is_admitted(slot.take(pair.now_ns)) {}
+        assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Wait);
+        for _ in 0..3 {
+            assert!(pair.ask().is_some());
+            pair.pass(60);
+        }
+        assert!(pair.ask().is_none());
+        assert!(matches!(pair.syncer.reach(), Reach::Down { .. }));
+        let first = pair.syncer.decide_unknown(place, pair.now_ns);
+        pair.pass(100);
+        let second = pair.syncer.decide_unknown(place, pair.now_ns);
+        match when_down {
+            OnRedisDown::FairShare => {
+                assert!(matches!(first, Unknown::Refused { .. }), "from an empty bucket");
+                assert_eq!(second, Unknown::Admitted);
+            }
+            OnRedisDown::Open => assert_eq!([first, second], [Unknown::Admitted; 2]),
+            OnRedisDown::Closed => assert!(matches!(second, Unknown::Refused { .. })),
+        }
+        pair.pass(300);
+        pair.exchange().unwrap();
+        assert!(matches!(pair.syncer.reach(), Reach::Settling { .. }));
+        pair.pass(700);
+        pair.settle();
+        assert_eq!(pair.syncer.reach(), Reach::Up);
+    }
+}
