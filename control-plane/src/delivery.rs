@@ -11,6 +11,7 @@ use crate::feed::{Bearer, Feed, FeedMetrics, Listener};
 use crate::ingest::{Ingest, IngestMetrics};
 use crate::publish::book::Book;
 use crate::publish::builder::{Builder, BuilderMetrics};
+use crate::watched;
 
 /// Spawns the parts; all end with `shutdown`. Errors: what would keep a part from ever working, such as an address in use.
 pub async fn start(state: &AppState, shutdown: &CancellationToken) -> anyhow::Result<()> {
@@ -20,16 +21,17 @@ pub async fn start(state: &AppState, shutdown: &CancellationToken) -> anyhow::Re
 
     let book = Arc::new(Book::default());
     let builder = Builder::new(store.clone(), Arc::clone(&book), BuilderMetrics::register(registry)?);
-    tokio::spawn(builder.run(signals.clone(), shutdown.clone()));
+    state.readiness.watch(Arc::clone(&book));
+    watched::spawn("builder", shutdown, builder.run(signals.clone(), shutdown.clone()));
 
     let bearer = state.settings.feed.token.as_ref().map(|token| Bearer::new(token.expose()));
     let metrics = FeedMetrics::register(registry)?;
     tracing::info!(address = ?state.settings.feed.listen, "the feed is served");
     let feed = Feed::start(store.clone(), book, signals, bearer, metrics, shutdown);
-    tokio::spawn(serve_feed(listener, feed, shutdown.clone()));
+    watched::spawn("feed", shutdown, serve_feed(listener, feed, shutdown.clone()));
 
     if let Some(ingest) = ingest {
-        tokio::spawn(ingest.run(shutdown.clone()));
+        watched::spawn("ingest", shutdown, ingest.run(shutdown.clone()));
     }
     Ok(())
 }

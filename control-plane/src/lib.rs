@@ -20,6 +20,7 @@ pub mod settings;
 pub mod store;
 pub mod throttle;
 pub mod tokens;
+mod watched;
 
 #[cfg(test)]
 pub(crate) mod testing;

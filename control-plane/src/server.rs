@@ -16,7 +16,7 @@ use crate::passwords::Passwords;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::throttle::Throttles;
-use crate::{delivery, housekeeping, migrate};
+use crate::{delivery, housekeeping, migrate, watched};
 
 mod connections;
 
@@ -50,7 +50,8 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
     let metrics = Metrics::new()?;
     let store = Store::new(&settings.database, metrics.clone())?;
     let revisions = Revisions::start(store.clone(), settings.retention.config_change_days, shutdown);
-    tokio::spawn(housekeeping::run(store.clone(), settings.retention.clone(), shutdown.clone()));
+    let keeping = housekeeping::run(store.clone(), settings.retention.clone(), shutdown.clone());
+    watched::spawn("housekeeping", shutdown, keeping);
     Ok(AppState {
         settings: Arc::new(settings),
         store,

@@ -1,7 +1,7 @@
 //! Health: is the process alive, is it ready to serve, and in which state are its parts. Refuses to ask Postgres more often
 //! than once a second, however often it is asked itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use crate::api::problem::ApiError;
 use crate::api::state::AppState;
 use crate::migrate;
+use crate::publish::book::Book;
 use crate::store::{Store, health};
 
 #[cfg(test)]
@@ -24,6 +25,8 @@ mod tests;
 const CHECK_AGE_MAX: Duration = Duration::from_secs(1);
 /// Postgres must answer a health check within this time.
 const CHECK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// The builder looks every second; beyond this age it does not get through.
+const SNAPSHOT_AGE_MAX: Duration = Duration::from_secs(60);
 /// Reaching Redis, likewise.
 const REDIS_WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -31,6 +34,8 @@ const REDIS_WAIT_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone, Default)]
 pub struct Readiness {
     last: Arc<Mutex<Option<(Instant, Parts)>>>,
+    /// What the builder makes; none in a process that serves REST alone.
+    book: Arc<OnceLock<Arc<Book>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -38,11 +43,38 @@ struct Parts {
     database: Result<i32, String>,
     /// `None` when no Redis is configured.
     redis: Option<Result<(), String>>,
+    /// Of a database that is ready.
+    feed: Option<Value>,
+    snapshot: Snapshot,
+}
+
+/// What the gateways would be given.
+#[derive(Clone, Copy, Debug)]
+enum Snapshot {
+    Off,
+    /// Never yet: a gateway that connects here waits.
+    NotBuilt,
+    /// As the database was so long ago.
+    Built(Duration),
 }
 
 impl Parts {
     fn is_ready(&self) -> bool {
+        self.has_schema() && !matches!(self.snapshot, Snapshot::NotBuilt)
+    }
+
+    fn has_schema(&self) -> bool {
         matches!(self.database, Ok(version) if version >= migrate::head())
+    }
+
+    /// An old snapshot is still served, so it is told and does not make unready.
+    fn snapshot_json(&self) -> Value {
+        match self.snapshot {
+            Snapshot::Off => json!({"state": "off"}),
+            Snapshot::NotBuilt => json!({"state": "not_built"}),
+            Snapshot::Built(age) if age > SNAPSHOT_AGE_MAX => json!({"state": "stale", "age_seconds": age.as_secs()}),
+            Snapshot::Built(age) => json!({"state": "up", "age_seconds": age.as_secs()}),
+        }
     }
 
     fn database_json(&self) -> Value {
@@ -86,6 +118,7 @@ async fn readyz(State(state): State<AppState>) -> Response {
         "status": if is_ready { "ready" } else { "unready" },
         "database": parts.database_json(),
         "usage": parts.usage_json(),
+        "snapshot": parts.snapshot_json(),
     });
     (status, axum::Json(body)).into_response()
 }
@@ -99,14 +132,13 @@ async fn healthz(State(state): State<AppState>) -> Response {
         (true, true) => "degraded",
         (true, false) => "ready",
     };
-    let feed = match parts.is_ready() {
-        true => feed_json(&state.store).await.unwrap_or(Value::Null),
-        false => Value::Null,
-    };
     let body = json!({
         "status": status,
         "version": env!("CARGO_PKG_VERSION"),
-        "parts": {"database": parts.database_json(), "usage": parts.usage_json(), "feed": feed},
+        "parts": {
+            "database": parts.database_json(), "usage": parts.usage_json(), "snapshot": parts.snapshot_json(),
+            "feed": parts.feed,
+        },
     });
     axum::Json(body).into_response()
 }
@@ -117,6 +149,12 @@ async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
 }
 
 impl Readiness {
+    /// From now on a snapshot that was never built is a reason not to be ready.
+    pub fn watch(&self, book: Arc<Book>) {
+        // A process has one book; a second would be of a test.
+        let _first = self.book.set(book);
+    }
+
     async fn parts(&self, state: &AppState) -> Parts {
         // Whoever comes while a check runs waits for its result.
         let mut last = self.last.lock().await;
@@ -124,7 +162,12 @@ impl Readiness {
             return parts.clone();
         }
         let (database, redis) = tokio::join!(check_database(&state.store), check_redis(state));
-        let parts = Parts { database, redis };
+        let snapshot =
+            self.book.get().map_or(Snapshot::Off, |book| book.age().map_or(Snapshot::NotBuilt, Snapshot::Built));
+        let mut parts = Parts { database, redis, feed: None, snapshot };
+        if parts.has_schema() {
+            parts.feed = feed_json(&state.store).await;
+        }
         *last = Some((Instant::now(), parts.clone()));
         parts
     }

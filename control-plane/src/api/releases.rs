@@ -93,7 +93,7 @@ pub struct Comparison {
     pub diff: ReleaseDiff,
 }
 
-#[utoipa::path(post, path = "/v1/products/{id}/publish", tag = "releases", request_body = PublishForm,
+#[utoipa::path(post, path = "/v1/products/{id}/publish", tag = "releases", request_body = Option<PublishForm>,
     params(("id" = Uuid, Path), PreferHeader),
     description = "Compiles the draft, sells its draft plans, and makes both live at once. A refusal names every fault, with pointers such as `/endpoints/<id>/target_url`.",
     responses((status = 201, body = Release), (status = 202, body = Release)))]

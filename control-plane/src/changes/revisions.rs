@@ -11,6 +11,7 @@ use super::{ChangeId, NodeLag, Signals, listener, sequencer};
 use crate::store::changes::{Channel, find_revision, notify};
 use crate::store::nodes::list_lagging;
 use crate::store::{Store, StoreError};
+use crate::watched;
 
 /// A change without a number after so long is reported as such; it still gets one.
 const NUMBERED_WITHIN: Duration = Duration::from_secs(5);
@@ -42,8 +43,9 @@ impl Revisions {
     /// with `shutdown`.
     pub fn start(store: Store, kept_days: u32, shutdown: &CancellationToken) -> Revisions {
         let signals = Signals::default();
-        tokio::spawn(listener::run(store.clone(), signals.clone(), shutdown.clone()));
-        tokio::spawn(sequencer::run(store.clone(), signals.clone(), kept_days, shutdown.clone()));
+        watched::spawn("listener", shutdown, listener::run(store.clone(), signals.clone(), shutdown.clone()));
+        let numbering = sequencer::run(store.clone(), signals.clone(), kept_days, shutdown.clone());
+        watched::spawn("sequencer", shutdown, numbering);
         Revisions { store, signals }
     }
 

@@ -8,7 +8,7 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::*;
-use crate::publish::builder::rows::Rows;
+use crate::publish::builder::testing_rows::Rows;
 use crate::store::changes::{limit_idleness, list_changes, prune_changes, try_lead};
 use crate::store::nodes::{AckRow, NewNode, RegisterError, mark_disconnected, register_node, save_acks, set_state};
 use crate::store::snapshot_rows::{begin_moment, end_moment, read_feed_state};

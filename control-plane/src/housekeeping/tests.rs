@@ -87,10 +87,10 @@ async fn what_has_ended_or_expired_is_removed_in_batches_until_nothing_is_left()
     let app = App::start().await;
     let petra = app.user("petra").await;
     let many = format!(
-        "INSERT INTO idempotency_keys (user_id, idempotency_key, method, path, request_digest, expires_at)
-         SELECT '{0}', n::text, 'POST', '/', sha256(''), now() - interval '1 second' FROM generate_series(1, 2500) n;
-         INSERT INTO sessions (id, user_id, token_digest, expires_at)
-         SELECT gen_random_uuid(), '{0}', sha256(n::text::bytea), now() - interval '8 days' FROM generate_series(1, 2500) n",
+        "INSERT INTO idempotency_keys (user_id, idempotency_key, method, path, request_digest, created_at, expires_at)
+         SELECT '{0}', n::text, 'POST', '/', sha256(''), now() - interval '1 day', now() - interval '1 second' FROM generate_series(1, 2500) n;
+         INSERT INTO sessions (id, user_id, token_digest, created_at, expires_at)
+         SELECT gen_random_uuid(), '{0}', sha256(n::text::bytea), now() - interval '9 days', now() - interval '8 days' FROM generate_series(1, 2500) n",
         petra.user_id
     );
     sql(&app, &many).await;

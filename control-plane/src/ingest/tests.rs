@@ -15,7 +15,7 @@ use super::event::{EntryFault, parse_entry};
 use super::*;
 use crate::domain::usage::billable::{BillableClasses, billable};
 use crate::domain::usage::{Event, Outcome};
-use crate::publish::builder::rows::{Rows, store_of};
+use crate::publish::builder::testing_rows::{Rows, store_of};
 
 const STREAM: &str = "apihub:usage";
 const GROUP: &str = "control-plane";
@@ -335,7 +335,7 @@ async fn while_postgres_refuses_connections_nothing_is_acknowledged() {
         let row = world.rows.client.query_one("SELECT current_database()::text, pg_backend_pid()", &[]).await.unwrap();
         (row.get(0), row.get(1))
     };
-    let elsewhere = world.rows.url.replace(&format!("/{database}?"), "/postgres?");
+    let elsewhere = world.rows.url.replace(&format!("/{database}"), "/postgres");
     let operator = Rows::of(elsewhere.clone(), store_of(&elsewhere).await).await;
     operator.client.batch_execute(&format!("ALTER DATABASE {database} ALLOW_CONNECTIONS false")).await.unwrap();
     let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND pid <> $2";

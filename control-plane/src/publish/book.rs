@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prost::Message;
@@ -27,6 +28,8 @@ pub struct Book {
     pages: Mutex<Pages>,
     newest: watch::Sender<Option<Token>>,
     full: Mutex<Weak<Full>>,
+    /// When it was last known to be what the database says.
+    looked_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -61,7 +64,7 @@ pub enum Next {
 impl Default for Book {
     fn default() -> Self {
         let newest = watch::Sender::new(None);
-        Book { pages: Mutex::default(), newest, full: Mutex::new(Weak::new()) }
+        Book { pages: Mutex::default(), newest, full: Mutex::new(Weak::new()), looked_at: Mutex::default() }
     }
 }
 
@@ -69,6 +72,16 @@ impl Book {
     /// Changes whenever there is a newer snapshot.
     pub fn subscribe(&self) -> watch::Receiver<Option<Token>> {
         self.newest.subscribe()
+    }
+
+    /// Says that the book is as new as the database.
+    pub fn note_look(&self) {
+        *self.looked_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago the book was as new as the database; `None` before the first build.
+    pub fn age(&self) -> Option<Duration> {
+        self.looked_at.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
     pub fn newest(&self) -> Option<Token> {

@@ -4,7 +4,7 @@
 mod look;
 mod metrics;
 #[cfg(test)]
-pub(crate) mod rows;
+pub(crate) mod testing_rows;
 #[cfg(test)]
 mod tests;
 
@@ -82,12 +82,16 @@ impl Builder {
         let have = self.book.newest();
         let looking = tokio::time::timeout(STEP_MAX, look(&self.store, &self.book, have));
         let quarantine = match looking.await.map_err(|_| BuildError::TooSlow)?? {
-            Look::Unchanged => return Ok(()),
+            Look::Unchanged => {
+                self.book.note_look();
+                return Ok(());
+            }
             Look::Everything { state, rows, history, floor } => {
                 self.take_everything(state, rows, history, floor).await?
             }
             Look::Changed { state, touched, rows } => self.take_changed(state, &touched, rows).await?,
         };
+        self.book.note_look();
         self.note_quarantine(quarantine).await;
         Ok(())
     }

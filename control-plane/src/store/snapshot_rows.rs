@@ -322,7 +322,7 @@ fn product(row: &Row) -> Result<ProductRow, tokio_postgres::Error> {
     })
 }
 
-fn plan(row: &Row) -> Result<PlanRow, tokio_postgres::Error> {
+fn plan(row: &Row) -> Result<PlanRow, StoreError> {
     Ok(PlanRow {
         id: row.try_get(0)?,
         meter_id: row.try_get(1)?,

@@ -1,3 +1,5 @@
+//! The pages of the operator's port, and what makes a gateway ready.
+
 use snapshot::token::Token;
 use uuid::Uuid;
 

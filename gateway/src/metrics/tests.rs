@@ -1,3 +1,5 @@
+//! What a scrape shows: names, closed labels, and nothing of a consumer.
+
 use std::time::Duration;
 
 use http::Method;

@@ -71,7 +71,8 @@ impl Ledger {
 
     fn want(&self, slot: &Slot, now_ns: u64) -> u32 {
         let denied = now_ns < slot.denial().0;
-        let recheck = denied && now_ns >= self.recheck_ns && !self.demand.is_idle(now_ns, &self.terms);
+        let idle = self.demand.is_idle(now_ns, &self.terms);
+        let recheck = denied && now_ns >= self.recheck_ns && !idle;
         let used_up = self.month.as_ref().is_some_and(|month| month.refuses(now_ns).is_some());
         if used_up || now_ns < self.calm_until_ns || (denied && !recheck) {
             return 0;
@@ -80,8 +81,9 @@ impl Ledger {
             return 1;
         }
         let least = u32::from(self.waiting || recheck);
-        let need = self.demand.forecast(&self.terms).max(self.demand.doubled()).max(least);
-        let need = need.min(self.terms.want_max);
+        // An idle key would give back what a fading forecast asks for.
+        let forecast = if idle { 0 } else { self.demand.forecast(&self.terms).max(self.demand.doubled()) };
+        let need = forecast.max(least).min(self.terms.want_max);
         let held = Self::held(slot, now_ns);
         // Tokens in hand cost nothing: ask when a quarter is left.
         if held * 4 > need && !(self.waiting && held == 0) {

@@ -80,7 +80,7 @@ struct Sizes {
 
 fn scenario(sizes: Sizes, algorithm: Algorithm, length_ms: u64) -> impl Strategy<Value = Scenario> {
     let room = sizes.nodes + sizes.spare;
-    let faults = prop::collection::vec((0..4 * length_ms, fault(room)), 0..5);
+    let faults = prop::collection::vec((0..2 * length_ms, fault(room)), 0..5);
     let faults = prop_oneof![1 => Just(Vec::new()), 2 => faults];
     let when_down = prop_oneof![4 => Just(OnRedisDown::FairShare), 1 => Just(OnRedisDown::Closed)];
     let traffic = phases(sizes.per_minute, sizes.burst, u64::try_from(room).unwrap(), length_ms);

@@ -21,8 +21,8 @@ use crate::wire::{Reply, Request, Verdict};
 
 /// Redis' clock at the start of a run.
 const EPOCH_US: u64 = 1_790_000_000_000_000;
-/// After the traffic everything heals, and everything owed is told.
-const QUIET_NS: u64 = 4_000 * MS_NS;
+/// After the traffic everything heals, the longest pause ends, and everything owed is told.
+const QUIET_NS: u64 = 6_000 * MS_NS;
 const KEY: u64 = 7;
 /// Traffic begins when the first nodes have been admitted.
 const START_NS: u64 = 20 * MS_NS;
@@ -145,7 +145,7 @@ impl World {
             world.at(arrival.at_ns + START_NS, Event::Arrive { node: arrival.node });
             world.ideal += u64::from(exact.admits(arrival.at_ns));
         }
-        for (at_ms, fault) in &scenario.faults {
+        for (at_ms, fault) in scenario.faults.iter().filter(|(at_ms, _)| at_ms * MS_NS <= scenario.end_ns()) {
             if let Fault::Failover { lost_ms } = fault {
                 world.at(at_ms.saturating_sub(*lost_ms) * MS_NS, Event::Photograph);
             }
@@ -461,11 +461,7 @@ impl World {
     fn heal(&mut self) {
         self.network = Network::CALM;
         self.down_until_ns = 0;
-        for node in 0..self.nodes.len() {
-            if let Some(present) = self.nodes[node].as_mut() {
-                present.cut_until_ns = 0;
-            }
-        }
+        self.nodes.iter_mut().flatten().for_each(|node| node.cut_until_ns = 0);
     }
 
     fn rate(&self) -> f64 {

@@ -1,7 +1,11 @@
 //! Health, with Postgres there and away.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::http::StatusCode;
 
+use crate::publish::book::Book;
 use crate::testing::{App, empty_database};
 
 #[tokio::test]
@@ -25,6 +29,24 @@ async fn a_database_without_the_schema_is_unready_and_the_process_alive() {
     let unready = app.nobody().get("/readyz").await.expect(StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(unready.json["status"], "unready");
     assert_eq!(app.nobody().get("/healthz").await.expect(StatusCode::OK).json["status"], "unready");
+}
+
+#[tokio::test]
+async fn a_control_plane_that_never_built_a_snapshot_is_not_ready() {
+    let app = App::start().await;
+    let book = Arc::new(Book::default());
+    app.state.readiness.watch(Arc::clone(&book));
+    let unready = app.nobody().get("/readyz").await.expect(StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(unready.json["snapshot"]["state"], "not_built");
+    book.note_look();
+    let built = Duration::from_secs(10);
+    let ready = async {
+        // What was found is believed for a second.
+        while app.nobody().get("/readyz").await.status != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(built, ready).await.unwrap();
 }
 
 #[tokio::test]

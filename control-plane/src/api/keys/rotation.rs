@@ -27,7 +27,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(rotate_key))
 }
 
-#[utoipa::path(post, path = "/v1/keys/{id}/rotate", tag = "keys", request_body = Rotation, params(("id" = Uuid, Path), IdempotencyHeader, PreferHeader),
+#[utoipa::path(post, path = "/v1/keys/{id}/rotate", tag = "keys", request_body = Option<Rotation>, params(("id" = Uuid, Path), IdempotencyHeader, PreferHeader),
     description = "Shows a new key, this once; the old one works for the overlap. The old one's own predecessor ends at once.",
     responses((status = 201, body = ApiKeyWithSecret), (status = 202, body = ApiKeyWithSecret)))]
 async fn rotate_key(

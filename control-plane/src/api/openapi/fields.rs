@@ -36,8 +36,6 @@ const SCOPE: &str = "^[A-Za-z0-9:._/-]{1,64}$";
 const STATUS_CLASS: &str = "^[1-5]xx$";
 const VISIBLE: &str = "^[!-~]+$";
 const IDEMPOTENCY_KEY: &str = "^[!-~]{1,255}$";
-const ENTITY_TAG: &str = r#"^(\*|"[0-9]+"(, ?"[0-9]+")*)$"#;
-const PREFERENCE: &str = "^[ -~]*$";
 
 /// How a text or a number is bounded; `None` where it is not.
 #[derive(Clone, Copy, Default)]
@@ -97,8 +95,8 @@ fn rule_of_parameter(name: &str) -> Rule {
         "cursor" => form(CURSOR_PATTERN),
         "host" => text(HOST, 3, 253),
         "Idempotency-Key" => form(IDEMPOTENCY_KEY),
-        "If-Match" => form(ENTITY_TAG),
-        "Prefer" => form(PREFERENCE),
+        // Any text is read: an unknown preference is ignored, an unknown tag is one that does not match.
+        "If-Match" | "Prefer" => Rule::default(),
         _ => form(NO_NUL),
     }
 }

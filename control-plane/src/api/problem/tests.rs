@@ -71,7 +71,7 @@ async fn postgres_away_is_503_with_retry_after_and_comes_back_by_itself() {
     let app = App::start().await;
     let ann = app.user("ann").await;
     let name = app.database.url.split('/').nth(3).unwrap().split('?').next().unwrap().to_owned();
-    let admin_url = app.database.url.replace(&format!("/{name}?"), "/postgres?");
+    let admin_url = app.database.url.replace(&format!("/{name}"), "/postgres");
     let (client, connection) = tokio_postgres::connect(&admin_url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client.batch_execute(&format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false")).await.unwrap();

@@ -31,9 +31,11 @@ async fn a_refused_publish_names_every_fault_and_changes_nothing() {
     assert_eq!(petra.post(&path, json!({})).await.expect_problem(422, "publish_refused").pointers(), ["/endpoints"]);
     add_endpoint(&petra, product, "GET", "/a/{x}").await;
     let second = add_endpoint(&petra, product, "GET", "/a/{y}").await;
-    let body =
-        json!({"method": "GET", "path_pattern": "/meta", "target_url": "http://[::ffff:169.254.169.254]/latest"});
-    let meta = petra.post(&format!("/v1/products/{product}/endpoints"), body).await.expect(StatusCode::CREATED).id();
+    // Saved while the operator still allowed the range.
+    let meta = add_endpoint(&petra, product, "GET", "/meta").await;
+    let client = app.state.store.connection().await.unwrap();
+    let sql = "UPDATE endpoints SET target_url = 'http://[::ffff:169.254.169.254]/latest' WHERE id = $1";
+    assert_eq!(client.execute(sql, &[&meta]).await.unwrap(), 1);
     let refused = petra.post(&path, json!({})).await.expect_problem(422, "publish_refused");
     let expected = [format!("/endpoints/{second}/path_pattern"), format!("/endpoints/{meta}/target_url")];
     assert_eq!(refused.pointers(), expected);

@@ -104,7 +104,7 @@ async fn resume_subscription(
     act(&state, granted, id, IfMatch::default(), prefer, deed).await
 }
 
-#[utoipa::path(post, path = "/v1/subscriptions/{id}/cancel", tag = "subscriptions", request_body = Cancellation,
+#[utoipa::path(post, path = "/v1/subscriptions/{id}/cancel", tag = "subscriptions", request_body = Option<Cancellation>,
     params(("id" = Uuid, Path), PreferHeader),
     description = "At the end of the period unless it says now. What never began ends at once.",
     responses((status = 200, body = Subscription), (status = 202, body = Subscription)))]

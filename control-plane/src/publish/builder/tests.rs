@@ -4,7 +4,7 @@ use prometheus::Registry;
 use prost::Message;
 use uuid::Uuid;
 
-use super::rows::Rows;
+use super::testing_rows::Rows;
 use super::*;
 use crate::publish::book::Next;
 
