@@ -29,7 +29,8 @@ async fn operations(app: &App, shop: &Shop) -> Vec<Operation> {
         for (method, operation) in item.as_object().unwrap() {
             let Ok(method) = method.to_uppercase().parse::<Method>() else { continue };
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
-            let body = (!schema.is_null()).then(|| example(&document, schema, 0));
+            // A body that may be left out is.
+            let body = (!schema.is_null()).then(|| example(&document, schema, 0)).filter(|body| !body.is_null());
             found.push(Operation { method, path: filled(path, shop), body });
         }
     }
