@@ -34,7 +34,8 @@ impl Rest {
         let body = json!({ "name": "apihub", "scopes": ["read", "write", "admin"] });
         let request = client.post(format!("{base}/v1/access-tokens")).header(ORIGIN, base).header(COOKIE, cookie);
         let made: Value = request.json(&body).send().await?.error_for_status()?.json().await?;
-        let token = made["token"].as_str().context("the access token is missing in the answer")?.to_owned();
+        let token =
+            made.get("token").and_then(Value::as_str).context("the access token is missing in the answer")?.to_owned();
         Ok(Rest { client, base: base.to_owned(), token })
     }
 

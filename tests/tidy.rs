@@ -1,4 +1,5 @@
 //! House rules that run: sizes of files and functions, opening sentences, forbidden edges, documented settings and codes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // A test crate: a failed expectation is the failed test.
 
 use std::fs;
 use std::path::{Path, PathBuf};

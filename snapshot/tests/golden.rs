@@ -1,5 +1,6 @@
 //! What was written once can be read for ever: each file in `golden/` is a snapshot in a form that was published, and still
 //! means what it meant. A file is never rewritten; a changed form gets a new one.
+#![allow(clippy::unwrap_used, clippy::panic)] // A test crate: a failed expectation is the failed test.
 
 use std::path::PathBuf;
 use std::sync::Once;

@@ -129,7 +129,7 @@ async fn ensure_endpoint(rest: &Rest, product: &str, echo_url: &str) -> anyhow::
         rest.post(&format!("/v1/products/{product}/endpoints"), body).await?;
         return Ok(true);
     };
-    if found["target_url"] == target.as_str() {
+    if found.get("target_url").and_then(Value::as_str) == Some(target.as_str()) {
         return Ok(false);
     }
     let path = format!("/v1/endpoints/{}", text(&found, "id")?);
@@ -141,8 +141,8 @@ async fn ensure_endpoint(rest: &Rest, product: &str, echo_url: &str) -> anyhow::
 async fn ensure_subscription(rest: &Rest, organization: &str, product: &str) -> anyhow::Result<String> {
     let subscriptions = format!("/v1/organizations/{organization}/subscriptions");
     let listed = rest.get(&format!("{subscriptions}?status=active&limit=100")).await?;
-    let mine = |item: &&Value| item["product_id"] == product;
-    if let Some(found) = listed["data"].as_array().into_iter().flatten().find(mine) {
+    let mine = |item: &&Value| item.get("product_id").and_then(Value::as_str) == Some(product);
+    if let Some(found) = items(&listed).find(mine) {
         return text(found, "id");
     }
     let plans = rest.get(&format!("/v1/products/{product}/plans?status=active&limit=1")).await?;
@@ -150,14 +150,23 @@ async fn ensure_subscription(rest: &Rest, organization: &str, product: &str) -> 
     text(&rest.post(&subscriptions, json!({ "plan_id": plan })).await?, "id")
 }
 
+/// What a page lists.
+fn items(page: &Value) -> impl Iterator<Item = &Value> {
+    page.get("data").and_then(Value::as_array).into_iter().flatten()
+}
+
 fn find(page: &Value, slug: &str) -> Option<Value> {
-    page["data"].as_array()?.iter().find(|item| item["slug"] == slug).cloned()
+    items(page).find(|item| item.get("slug").and_then(Value::as_str) == Some(slug)).cloned()
 }
 
 fn first(page: &Value) -> Option<Value> {
-    page["data"].as_array()?.first().cloned()
+    items(page).next().cloned()
 }
 
 fn text(value: &Value, field: &str) -> anyhow::Result<String> {
-    value[field].as_str().map(str::to_owned).with_context(|| format!("`{field}` is missing in the answer: {value}"))
+    value
+        .get(field)
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .with_context(|| format!("`{field}` is missing in the answer: {value}"))
 }
