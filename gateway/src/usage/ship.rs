@@ -7,7 +7,7 @@ use std::time::Duration;
 use ::settings::Secret;
 use snapshot::wire::UsageEvent;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::batch::Sealer;
@@ -81,15 +81,16 @@ async fn count_as_dropped(mut events: mpsc::Receiver<UsageEvent>, metrics: &Metr
     loop {
         tokio::select! {
             () = told(&mut stop) => return,
-            event = events.recv() => match event {
-                Some(_) => metrics.usage.dropped(DropReason::NotConfigured, 1),
-                None => return,
-            },
+            () = sleep(BATCH_WAIT) => {}
+        }
+        while events.try_recv().is_ok() {
+            metrics.usage.dropped(DropReason::NotConfigured, 1);
         }
     }
 }
 
-/// Puts events into batches: a batch is sealed when it is full or its first event has waited long enough.
+/// Puts events into batches, each time `BATCH_WAIT` is over. The queue is looked at by the clock and never waited on: a
+/// waiting receiver would have to be woken by every request, which costs more than all that the gateway decides.
 async fn collect(
     events: &mut mpsc::Receiver<UsageEvent>,
     batch: &mut Vec<UsageEvent>,
@@ -98,43 +99,42 @@ async fn collect(
     metrics: &Metrics,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut stopping = *stop.borrow();
-    loop {
-        metrics.usage.queue_depth.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
+    let mut stopping = false;
+    while !stopping {
+        tokio::select! {
+            () = told(&mut stop) => stopping = true,
+            () = sleep(BATCH_WAIT) => {}
+        }
         if stopping {
             // Ends the queue: what is in it comes out, nothing more goes in.
             events.close();
         }
-        tokio::select! {
-            () = told(&mut stop), if !stopping => {
-                stopping = true;
-                continue;
+        metrics.usage.queue_depth.set(i64::try_from(events.len()).unwrap_or(i64::MAX));
+        // Ends: what came meanwhile, when a batch was not full, waits for the next round.
+        while fill(batch, events) > 0 {
+            let is_last = batch.len() < BATCH_EVENTS_MAX;
+            unsent.room().await;
+            // There is room: this is the only task that puts anything in.
+            if let Err(refused) = unsent.push(sealer.seal(std::mem::take(batch))) {
+                metrics.usage.dropped(DropReason::QueueFull, refused.events);
             }
-            count = events.recv_many(batch, BATCH_EVENTS_MAX) => if count == 0 { break },
+            metrics.usage.unsent_batches.set(i64::try_from(unsent.len()).unwrap_or(i64::MAX));
+            if is_last {
+                break;
+            }
         }
-        if !stopping {
-            fill(batch, events, &mut stop).await;
-        }
-        unsent.room().await;
-        // There is room: this is the only task that puts anything in.
-        if let Err(refused) = unsent.push(sealer.seal(std::mem::take(batch))) {
-            metrics.usage.dropped(DropReason::QueueFull, refused.events);
-        }
-        metrics.usage.unsent_batches.set(i64::try_from(unsent.len()).unwrap_or(i64::MAX));
     }
     unsent.close();
 }
 
-/// Waits for more events until the batch is full, its time is over or the gateway stops.
-async fn fill(batch: &mut Vec<UsageEvent>, events: &mut mpsc::Receiver<UsageEvent>, stop: &mut watch::Receiver<bool>) {
-    let deadline = Instant::now() + BATCH_WAIT;
-    while batch.len() < BATCH_EVENTS_MAX {
-        let room = BATCH_EVENTS_MAX - batch.len();
-        tokio::select! {
-            () = told(stop) => return,
-            more = timeout_at(deadline, events.recv_many(batch, room)) => if !matches!(more, Ok(1..)) { return },
-        }
+/// Takes what is there, up to a full batch. Returns the events in the batch.
+fn fill(batch: &mut Vec<UsageEvent>, events: &mut mpsc::Receiver<UsageEvent>) -> usize {
+    while batch.len() < BATCH_EVENTS_MAX
+        && let Ok(event) = events.try_recv()
+    {
+        batch.push(event);
     }
+    batch.len()
 }
 
 struct Sender<'a> {
