@@ -71,3 +71,15 @@ fn the_places_tell_what_to_remove() {
     let places = extract(&found, Some("apikey=k"), true).unwrap().places;
     assert_eq!(places, KeyPlaces { authorization: false, x_api_key: true, apikey: false, query: true });
 }
+
+#[test]
+fn one_of_our_keys_never_stays_in_the_query_even_where_the_product_takes_none_there() {
+    let minted = snapshot::key::mint("hub", snapshot::key::Environment::Live).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("x-api-key", minted.reveal().parse().unwrap());
+    let query = format!("a=1&apikey={}&b=2", minted.reveal());
+    let credential = extract(&headers, Some(&query), false).unwrap();
+    assert_eq!(credential.query.as_deref(), Some("a=1&b=2"));
+    let own = extract(&headers, Some("apikey=of-the-upstream"), false).unwrap();
+    assert_eq!(own.query.as_deref(), Some("apikey=of-the-upstream"));
+}
