@@ -27,7 +27,7 @@ pub async fn start(state: &AppState, shutdown: &CancellationToken) -> anyhow::Re
     let bearer = state.settings.feed.token.as_ref().map(|token| Bearer::new(token.expose()));
     let metrics = FeedMetrics::register(registry)?;
     tracing::info!(address = ?state.settings.feed.listen, "the feed is served");
-    let feed = Feed::start(store.clone(), book, signals, bearer, metrics, shutdown);
+    let feed = Feed::start(store.clone(), book, &state.revisions, bearer, metrics, shutdown);
     watched::spawn("feed", shutdown, serve_feed(listener, feed, shutdown.clone()));
 
     if let Some(ingest) = ingest {

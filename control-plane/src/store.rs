@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod changes;
 pub mod endpoints;
 mod error;
+pub mod fleet;
 pub mod health;
 pub mod housekeeping;
 pub mod idempotency;
