@@ -4,6 +4,9 @@
 mod bucket;
 mod fixed;
 mod key;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod packed;
 mod quota;
 mod sliding;
 #[cfg(test)]
@@ -54,12 +57,13 @@ impl Group {
         Reply { node: request.node, send: request.send, verdict, now_us, grants }
     }
 
-    /// The control plane puts a lost count back, once for each key and period.
-    pub fn seed_quota(&mut self, key: u64, period: u32, used: u64, now_us: u64) {
+    /// The control plane puts a lost count back, once for each key and period; whether it was lost.
+    pub fn seed_quota(&mut self, key: u64, period: u32, used: u64, now_us: u64) -> bool {
         let lost = self.quotas.get(&key).is_none_or(|quota| quota.period() < period);
         if lost {
             self.quotas.insert(key, QuotaState::new(period, used, now_us));
         }
+        lost
     }
 
     /// The state of one key, for audits and tests.
@@ -128,15 +132,17 @@ impl Group {
     }
 }
 
-/// What the quota leaves to grant; None where it does not constrain.
+/// Counts what every message brings, and what the quota leaves to grant; None where it does not constrain.
 fn settle_quota(ask: &Ask, quota: &mut Option<QuotaState>, debt: u32, refunded: u32, now_us: u64) -> Option<i64> {
-    let (asked, quota) = (ask.quota?, quota.as_mut()?);
-    quota.enter(asked.period, now_us);
+    let quota = quota.as_mut()?;
+    if let Some(asked) = ask.quota {
+        quota.enter(asked.period, now_us);
+    }
     quota.debit(debt);
     if let Some(refund) = ask.refund {
         quota.refund(refunded, refund.receipt.granted_us);
     }
-    asked.hard.then(|| quota.left(asked.included))
+    ask.quota.filter(|asked| asked.hard).map(|asked| quota.left(asked.included))
 }
 
 /// Half of what is there, at least one, at most what is wanted.

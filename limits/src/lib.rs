@@ -2,8 +2,8 @@
 //! clock, a socket, a runtime, Redis itself, or chance; whoever drives it brings those.
 //!
 //! Reading order: what is promised (`policy`, `terms`, `bound`), a node's side from the hottest part outwards (`slot`, `demand`,
-//! `share`, `ledger`, `link`, `syncer`), the words between the two (`wire`), Redis' side (`central`), and what a client is
-//! told (`answer`).
+//! `share`, `ledger`, `link`, `syncer`), the words between the two (`wire`), Redis' side as a model (`central`) and as
+//! it runs (`script`), and what a client is told (`answer`).
 
 pub mod bound;
 pub mod policy;
@@ -17,6 +17,7 @@ pub mod slot;
 pub mod syncer;
 
 pub mod central;
+pub mod script;
 pub mod wire;
 
 pub mod answer;

@@ -10,16 +10,16 @@ use crate::wire::{Ask, Refund};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyState {
-    revision: u64,
+    pub(super) revision: u64,
     /// Redis' time when this state began; what was granted before is none of its business.
-    born_us: u64,
+    pub(super) born_us: u64,
     /// Tokens ever refunded.
-    credited: u64,
-    count: Count,
+    pub(super) credited: u64,
+    pub(super) count: Count,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Count {
+pub(super) enum Count {
     Bucket(Bucket),
     Fixed(FixedWindow),
     Sliding(SlidingWindow),
