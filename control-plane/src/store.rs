@@ -20,6 +20,7 @@ pub mod periods;
 pub mod plans;
 pub mod product_hosts;
 pub mod products;
+pub mod quota;
 pub mod registration;
 pub mod releases;
 mod row;

@@ -1,8 +1,8 @@
 //! How often a fleet asks Redis: operations a request on a Zipf trace of many keys, for 3, 10 and 100 nodes, in virtual time with
 //! the real state machines of both sides. Measures; judges nothing.
 //!
-//!     cargo run --release -p apihub-limits --example operations                 # 50,000 keys, 1,000 requests a second a node
-//!     KEYS=5000 PER_NODE=10000 SECONDS=5 cargo run --release -p apihub-limits --example operations
+//!     cargo run -p apihub-limits --example operations                 # 50,000 keys, 1,000 requests a second a node
+//!     KEYS=5000 PER_NODE=10000 SECONDS=5 cargo run -p apihub-limits --example operations
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)] // A program for benchmarks alone.
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Of numbers that it has made itself.
 
