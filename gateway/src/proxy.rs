@@ -4,6 +4,7 @@
 mod account;
 mod context;
 mod failure;
+mod heads;
 mod judge;
 pub(crate) mod lifeline;
 mod refuse;

@@ -19,7 +19,7 @@ use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::metrics::labels::ConnectionRefusal;
 use crate::proxy::Gateway;
-use crate::proxy::lifeline::{Connection, Cut, Lifeline, WatchRules, watch};
+use crate::proxy::lifeline::{Connection, Cut, Lifeline, Ticker, WatchRules, watch};
 use crate::settings::Client;
 
 /// Malformed streams after which an HTTP/2 connection is closed; the framework's own loop has the same bound.
@@ -72,8 +72,9 @@ impl Edge {
         session.set_keepalive((!is_stopping).then(|| self.client.keepalive_timeout.as_secs().max(1)));
         session.set_keepalive_reuses_remaining(Some(self.client.requests_per_connection_max));
         let mut is_first = true;
+        let mut ticker = Ticker::new(self.watch_rules());
         while let Some((stream, settings)) =
-            self.serve(session, shutdown, &connection, is_first).await.map(ReusedHttpStream::consume)
+            self.serve(session, shutdown, &connection, is_first, &mut ticker).await.map(ReusedHttpStream::consume)
         {
             is_first = false;
             session = ServerSession::new_http1(stream);
@@ -90,10 +91,11 @@ impl Edge {
         shutdown: &ShutdownWatch,
         connection: &Arc<Connection>,
         is_first: bool,
+        ticker: &mut Ticker,
     ) -> Option<ReusedHttpStream> {
         let lifeline = Arc::new(Lifeline::new(connection.clone()));
         let serving = self.proxy.process_new_http(session, shutdown);
-        let served = watch(lifeline.clone(), self.watch_rules(), is_first, &self.live, serving).await;
+        let served = watch(lifeline.clone(), self.watch_rules(), is_first, ticker, &self.live, serving).await;
         if lifeline.cut() == Some(Cut::HeaderDeadline) {
             self.metrics.connection_refused(ConnectionRefusal::HeaderDeadline);
         }
@@ -151,7 +153,8 @@ impl Edge {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let open = OpenStream(connection);
-            edge.serve(ServerSession::new_http2(session), &stop, &open.0, true).await;
+            let mut ticker = Ticker::new(edge.watch_rules());
+            edge.serve(ServerSession::new_http2(session), &stop, &open.0, true, &mut ticker).await;
         });
     }
 
