@@ -68,7 +68,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        match self.judge(session, ctx) {
+        match self.judge(session, ctx).await {
             Verdict::Proceed => Ok(false),
             Verdict::Answer(preflight) => self.answer(session, ctx, preflight).await.map(|()| true),
             Verdict::Refuse(rejection) => self.refuse(session, ctx, &rejection).await.map(|()| true),

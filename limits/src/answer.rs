@@ -8,9 +8,12 @@ mod tests;
 use crate::policy::{Algorithm, Policy};
 use crate::slot::Slot;
 use crate::slot::lease::Tick;
+use crate::terms::FORGET_AFTER_NS;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const MINUTE_S: u64 = 60;
+/// After so long without a word from Redis nothing of a window is used any more.
+const WINDOW_OVER_NS: u64 = FORGET_AFTER_NS;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -33,7 +36,13 @@ pub fn project(policy: &Policy, slot: &Slot, now_ns: u64) -> Answer {
         }
     };
     let held = i64::from(slot.held(Tick::of(now_ns)));
-    let remaining = level.max(0).saturating_add(held).clamp(0, limit);
+    figures(policy, level.max(0).saturating_add(held))
+}
+
+/// The figures of a key that has so many tokens left.
+pub fn figures(policy: &Policy, left: i64) -> Answer {
+    let limit = i64::from(policy.burst());
+    let remaining = left.clamp(0, limit);
     let missing = limit - remaining;
     let reset_s = match policy.algorithm() {
         Algorithm::TokenBucket => seconds_to_gain(policy, missing),
@@ -48,10 +57,10 @@ pub fn retry_after_s(retry_ns: u64) -> u64 {
     retry_ns.div_ceil(SECOND_NS).max(1)
 }
 
-/// Windows gain nothing that a node could foresee.
+/// Windows gain nothing that a node could foresee, until they are over.
 fn gained(policy: &Policy, elapsed_ns: u64) -> i64 {
     if policy.algorithm() != Algorithm::TokenBucket {
-        return 0;
+        return if elapsed_ns < WINDOW_OVER_NS { 0 } else { i64::from(policy.burst()).saturating_mul(2) };
     }
     let tokens = u128::from(elapsed_ns) * u128::from(policy.per_minute()) / u128::from(MINUTE_S * SECOND_NS);
     i64::try_from(tokens).unwrap_or(i64::MAX)

@@ -66,6 +66,33 @@ impl Group {
         lost
     }
 
+    /// One ask outside of any link, by a gateway that is the whole fleet.
+    pub fn ask(&mut self, ask: &Ask, now_us: u64) -> Grant {
+        self.apply_ask(ask, true, now_us)
+    }
+
+    /// What `ask` would answer to somebody who wants nothing. Leaves no trace.
+    pub fn peek(&self, ask: &Ask, now_us: u64) -> Grant {
+        let mut copy = Group::new();
+        copy.keys.extend(self.keys.get(&ask.key).map(|state| (ask.key, state.clone())));
+        copy.quotas.extend(self.quotas.get(&ask.key).map(|quota| (ask.key, quota.clone())));
+        copy.apply_ask(&Ask { want: 0, debt: 0, refund: None, ..*ask }, true, now_us)
+    }
+
+    /// Forgets the keys that would be full. The quotas stay.
+    pub fn forget_full(&mut self, now_us: u64) {
+        self.keys.retain(|_, state| now_us < state.expires_us());
+    }
+
+    /// Forgets a month that is over.
+    pub fn forget_quota(&mut self, key: u64) {
+        self.quotas.remove(&key);
+    }
+
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
     /// The state of one key, for audits and tests.
     pub fn key(&self, key: u64) -> Option<&KeyState> {
         self.keys.get(&key)

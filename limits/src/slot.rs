@@ -319,6 +319,11 @@ impl Slot {
         });
     }
 
+    /// Takes the overdraft away for good, so that the slot can be forgotten. False: something is owed.
+    pub(crate) fn seal(&self) -> bool {
+        update(&self.credit, |word| (Credit::unpack(word).owed == 0).then_some(0)).is_some()
+    }
+
     pub(crate) fn deny_until(&self, until_ns: u64, by: Denial) {
         // Rounded up to even, which a nanosecond more does not hurt.
         let until_ns = until_ns.saturating_add(until_ns & 1) & !1;
@@ -332,6 +337,11 @@ impl Slot {
 
     pub(crate) fn set_low_water(&self, tokens: u32) {
         self.low_water.store(tokens, Ordering::Relaxed);
+    }
+
+    /// Something happened since the last look.
+    pub(crate) fn has_news(&self) -> bool {
+        self.misses.load(Ordering::Acquire) > 0 || self.dirty.load(Ordering::Acquire) > 0
     }
 
     /// The syncer looks now: misses since the last look, and the next call counts again.

@@ -18,6 +18,9 @@ use crate::policy::Policy;
 use crate::slot::Slot;
 use crate::wire::{ASKS_MAX, Ask, Reply, Request};
 
+/// Keys that one `poll` looks at, at most: the caller holds a lock meanwhile. The rest follows with the next one.
+const VISITS_MAX: usize = 4_096;
+
 /// A key's place in its syncer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(usize);
@@ -26,6 +29,8 @@ pub struct Place(usize);
 struct Desk {
     slot: Arc<Slot>,
     ledger: Ledger,
+    /// Not given up by `close`.
+    open: bool,
     /// Stands in `called`.
     called: bool,
     due_ns: Option<u64>,
@@ -35,6 +40,8 @@ struct Desk {
 pub struct Syncer {
     link: Link,
     desks: Vec<Desk>,
+    /// Given up, for the next key. Whatever still names such a place only makes for one look too many.
+    free: Vec<Place>,
     called: VecDeque<Place>,
     due: BinaryHeap<Reverse<(u64, Place)>>,
     /// The asks under way.
@@ -50,6 +57,7 @@ impl Syncer {
         Syncer {
             link: Link::new(node, birth),
             desks: Vec::new(),
+            free: Vec::new(),
             called: VecDeque::new(),
             due: BinaryHeap::new(),
             flight: Vec::new(),
@@ -64,9 +72,25 @@ impl Syncer {
         if self.link.is_admitted() {
             ledger.admit(&slot);
         }
-        let place = Place(self.desks.len());
-        self.desks.push(Desk { slot: Arc::clone(&slot), ledger, called: false, due_ns: None });
+        let desk = Desk { slot: Arc::clone(&slot), ledger, open: true, called: false, due_ns: None };
+        let place = self.free.pop().unwrap_or(Place(self.desks.len()));
+        match self.desks.get_mut(place.0) {
+            Some(free) => *free = desk,
+            None => self.desks.push(desk),
+        }
         (place, slot)
+    }
+
+    /// Forgets a key that has been quiet for so long that nothing of it matters: its slot admits nothing any more, its place
+    /// goes to another key. False: it has to stay.
+    pub fn close(&mut self, place: Place, now_ns: u64) -> bool {
+        let Some(desk) = self.desks.get_mut(place.0).filter(|desk| desk.open) else { return false };
+        if !desk.ledger.may_be_forgotten(&desk.slot, now_ns) || !desk.slot.seal() {
+            return false;
+        }
+        desk.open = false;
+        self.free.push(place);
+        true
     }
 
     pub fn change(&mut self, place: Place, policy: Policy, fleet: u32) {
@@ -78,7 +102,7 @@ impl Syncer {
 
     pub fn set_month(&mut self, place: Place, terms: Option<MonthTerms>) {
         if let Some(desk) = self.desks.get_mut(place.0) {
-            desk.ledger.set_month(terms);
+            desk.ledger.set_month(&desk.slot, terms);
         }
     }
 
@@ -148,7 +172,7 @@ impl Syncer {
             Heard::Nothing => return false,
             Heard::Rejected => self.lose_flight(),
             Heard::Admitted => {
-                self.desks.iter().for_each(|desk| desk.ledger.admit(&desk.slot));
+                self.desks.iter().filter(|desk| desk.open).for_each(|desk| desk.ledger.admit(&desk.slot));
             }
             Heard::Done { sent_ns } => self.hand_out(reply, sent_ns, now_ns),
         }
@@ -195,10 +219,12 @@ impl Syncer {
         for place in self.owing.clone() {
             self.visit(place, false, now_ns);
         }
-        let mut later = Vec::new();
+        let (mut later, mut visits) = (Vec::new(), 0);
         while self.flight.len() < ASKS_MAX
+            && visits < VISITS_MAX
             && let Some(place) = self.called.pop_front()
         {
+            visits += 1;
             if let Some(desk) = self.desks.get_mut(place.0) {
                 desk.called = false;
             }

@@ -82,12 +82,16 @@ fn items(answers: &LimitAnswers, texts: &mut HeaderTexts, write_rest: fn(&LimitI
 
 #[cfg(test)]
 mod tests {
+    use snapshot::record::Algorithm;
+
     use super::*;
 
     fn lines(form: RateLimitHeaders) -> String {
         let answers = LimitAnswers {
             rate: LimitItem { name: "minute", limit: 600, remaining: 599, reset_s: 1, window_s: 60 },
             quota: Some(LimitItem { name: "month", limit: 10_000, remaining: 5, reset_s: 86_400, window_s: 2_592_000 }),
+            algorithm: Algorithm::TokenBucket,
+            outcome: None,
         };
         let mut texts = HeaderTexts::with_capacity(0);
         let pieces = limit_headers(&answers, form, &mut texts);

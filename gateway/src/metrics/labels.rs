@@ -36,11 +36,18 @@ label!(
         Unknown = "unknown", Expired = "expired", Forbidden = "forbidden" }
 );
 label!(
-    /// Which limit decided.
-    LimitWindow { Minute = "minute", Month = "month" }
+    /// How a plan limits.
+    LimitAlgorithm { TokenBucket = "token_bucket", SlidingWindow = "sliding_window", FixedWindow = "fixed_window" }
 );
 label!(
-    LimitResult { Admitted = "admitted", Refused = "refused" }
+    /// How a limit decided. Admitted: on a leased token, on overdraft, on the node's share while Redis is away, or counted in
+    /// memory where there is no Redis. Refused: too fast, the month is used up, or Redis did not answer in time.
+    LimitOutcome { Leased = "leased", Overdraft = "overdraft", Share = "share", Counted = "counted",
+        OverRate = "over_rate", OverQuota = "over_quota", Unanswered = "unanswered" }
+);
+label!(
+    /// How a wait for Redis ended.
+    WaitResult { Answered = "answered", TimedOut = "timed_out" }
 );
 label!(
     /// Why a usage event was lost.

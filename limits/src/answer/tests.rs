@@ -34,8 +34,9 @@ fn what_flows_in_and_what_is_held_counts() {
 fn a_window_gains_nothing_before_redis_says_so() {
     let slot = Slot::new();
     slot.set_contact(7, 1 << 20);
-    let answer = project(&policy(Algorithm::SlidingWindow), &slot, 1 << 40);
-    assert_eq!(answer, Answer { limit: 600, remaining: 7, reset_s: 60 });
+    let at = |ms: u64| project(&policy(Algorithm::SlidingWindow), &slot, (1 << 20) + ms * MS_NS);
+    assert_eq!(at(59_000), Answer { limit: 600, remaining: 7, reset_s: 60 });
+    assert_eq!(at(70_000), Answer { limit: 600, remaining: 600, reset_s: 0 }, "until it is over");
 }
 
 #[test]

@@ -289,3 +289,75 @@ fn three_answers_that_never_come_make_a_node_go_alone_and_one_that_does_ends_it(
         assert_eq!(pair.syncer.reach(), Reach::Up);
     }
 }
+
+#[test]
+fn a_key_that_is_quiet_for_a_minute_is_forgotten_and_its_place_goes_to_another() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    (0..40).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
+    pair.settle();
+    assert!(!pair.syncer.close(place, pair.now_ns), "it holds tokens");
+    for _ in 0..70 {
+        pair.pass(1_000);
+        pair.settle();
+    }
+    assert!(pair.syncer.close(place, pair.now_ns));
+    assert!(!pair.syncer.close(place, pair.now_ns), "only once");
+    assert_eq!(slot.take(pair.now_ns), Take::Unknown, "whoever still holds the slot gets nothing from it");
+    let (again, fresh) = pair.syncer.open(8, bucket(1, 600, 100), 1);
+    assert_eq!(again, place);
+    assert!(is_admitted(pair.take(again, &fresh)));
+    pair.settle();
+    assert_eq!(slot.take(pair.now_ns), Take::Unknown);
+}
+
+#[test]
+fn what_is_owed_keeps_a_key_from_being_forgotten() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    pair.pass(100_000);
+    assert!(is_admitted(slot.take(pair.now_ns)));
+    assert!(!pair.syncer.close(place, pair.now_ns));
+}
+
+#[test]
+fn more_included_requests_lift_a_used_up_month_at_once() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60_000, 100), 1);
+    let month = |included| MonthTerms { period: 1, included, hard: true, ends_ns: u64::MAX };
+    pair.redis.seed_quota(7, 1, 0, pair.redis_us());
+    pair.syncer.set_month(place, Some(month(10)));
+    for _ in 0..100 {
+        pair.take(place, &slot);
+        pair.exchange();
+    }
+    assert!(matches!(pair.take(place, &slot), Take::Denied { by: Denial::Quota, .. }));
+    pair.syncer.set_month(place, Some(month(30)));
+    assert_eq!(pair.take(place, &slot), Take::Unknown);
+    assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Wait);
+    pair.exchange();
+    assert!(is_admitted(pair.take(place, &slot)));
+}
+
+#[test]
+fn while_redis_is_away_a_node_spends_its_part_of_the_month_and_no_more() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60_000, 100), 2);
+    pair.syncer.set_month(place, Some(MonthTerms { period: 1, included: 20, hard: true, ends_ns: u64::MAX }));
+    pair.redis.seed_quota(7, 1, 0, pair.redis_us());
+    pair.take(place, &slot);
+    while pair.syncer.reach() == Reach::Up {
+        slot.take(pair.now_ns);
+        pair.syncer.call(place);
+        pair.ask();
+        pair.pass(60);
+    }
+    let mut alone = 0;
+    for _ in 0..200 {
+        pair.pass(10);
+        alone += u32::from(pair.syncer.decide_unknown(place, pair.now_ns) == Unknown::Admitted);
+    }
+    assert_eq!(alone, 10);
+    let last = pair.syncer.decide_unknown(place, pair.now_ns);
+    assert!(matches!(last, Unknown::Refused { by: Denial::Quota, .. }));
+}
