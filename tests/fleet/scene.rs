@@ -14,8 +14,8 @@ use crate::load::{Log, Traffic, fire};
 /// Requests per second and bucket of the plans under test.
 pub const PER_SECOND: u32 = 40;
 pub const BURST: u32 = 40;
-/// A reconnect, a probe, and the time in which a node that came back goes on alone.
-const SETTLE: Duration = Duration::from_millis(1_200);
+/// A node that came back goes on alone for 550 ms.
+const SETTLE: Duration = Duration::from_millis(700);
 
 pub struct Fleet {
     pub world: World,
@@ -146,9 +146,9 @@ impl Fleet {
         .await;
     }
 
-    /// N·e, for the size that the fleet had and has.
-    pub async fn owed(&self, buyer: &Buyer, before: u32) -> f64 {
-        let of = |size: u32| Bound::of(&buyer.policy, size).owed();
+    /// B + N·e, for the size that the fleet had and has.
+    pub async fn wipe(&self, buyer: &Buyer, before: u32) -> f64 {
+        let of = |size: u32| Bound::of(&buyer.policy, size).wipe();
         of(before).max(of(self.size().await))
     }
 
@@ -165,8 +165,16 @@ impl Fleet {
         of(before).max(of(self.size().await))
     }
 
-    /// Long enough for a node to find Redis again, and to go on alone for as long as it then does.
+    /// Every gateway talks with Redis, and has done so for longer than it goes on alone after an outage.
     pub async fn settle(&self) {
+        for gateway in &self.world.gateways {
+            eventually("the gateway talks with Redis", || async {
+                let is_connected = gateway.metric("gateway_rate_limit_redis_connected").await == 1.0;
+                let is_down = gateway.metric("gateway_rate_limit_lanes_down").await > 0.0;
+                (is_connected && !is_down).then_some(())
+            })
+            .await;
+        }
         tokio::time::sleep(SETTLE).await;
     }
 }
