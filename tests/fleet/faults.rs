@@ -9,6 +9,7 @@ use servers::{Signal, send};
 use tokio::time::{Instant, sleep_until};
 
 use crate::exact::{fullest_clock_minute, fullest_minute, peak_excess};
+use crate::harness::eventually;
 use crate::harness::fault_proxy::{Flow, Target};
 use crate::harness::sentinel::RedisWithSentinel;
 use crate::scene::Fleet;
@@ -31,6 +32,8 @@ const LOST: Duration = Duration::from_millis(800);
 const FAILOVER_TAKES: Duration = Duration::from_secs(6);
 /// Until a lost count is put back, a gateway has asked again, and has spent what is left.
 const SEEDING_TAKES: Duration = Duration::from_secs(6);
+/// Until a gateway without a count has asked again, and its leases have ended.
+const ASKED_AGAIN_WITHIN: Duration = Duration::from_millis(1_500);
 /// Requests of a month.
 const QUOTA: usize = 100;
 
@@ -174,7 +177,8 @@ async fn redis_emptied(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     fleet.settle().await;
 }
 
-/// A hard quota of which a half is used, and in Postgres, when Redis loses the count.
+/// A hard quota of which a half is used, and in Postgres, when Redis loses the count. Until it is put back each gateway spends its
+/// part of what it last heard was left, and no faster than the rate; from then on the quota holds as if nothing had happened.
 async fn month_lost(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     let buyer =
         fleet.buyer(Algorithm::TokenBucket, OnRedisDown::FairShare, json!({ "included_requests": QUOTA })).await;
@@ -186,12 +190,22 @@ async fn month_lost(fleet: &mut Fleet, verdicts: &mut Verdicts) {
         tokio::time::sleep(Duration::from_millis(40)).await;
     }
     fleet.wait_until_counted(&buyer, used).await;
+    let seeded_before = fleet.seeded().await;
     fleet.empty_redis().await;
-    let log = fleet.flooder().lasting(SEEDING_TAKES).flood(&buyer, Instant::now()).await;
+    let (flooder, start) = (fleet.flooder().lasting(SEEDING_TAKES), Instant::now());
+    let (log, without) = tokio::join!(flooder.flood(&buyer, start), async {
+        eventually("the count is put back", || async { (fleet.seeded().await > seeded_before).then_some(()) }).await;
+        start.elapsed()
+    });
     let counted = used + log.admitted.len();
-    // A month has no bucket of its own: what is lost with the count is what a wiped bucket loses.
-    let bound = QUOTA as f64 + fleet.wipe(&buyer, size).await;
-    verdicts.count("the month's count is lost", &log, (counted, QUOTA, bound), CALM_PERCENT);
+    let lost = fleet.bound(&buyer, size, |bound| bound.wipe() + bound.rate(without + ASKED_AGAIN_WITHIN)).await;
+    verdicts.count("the month's count is lost", &log, (counted, QUOTA, QUOTA as f64 + lost), CALM_PERCENT);
+    println!("{:<30} put back after {without:.1?}", "");
+    let after = fleet.flooder().briefly().flood(&buyer, Instant::now()).await;
+    let left = QUOTA.saturating_sub(counted);
+    verdicts.check(after.admitted.len() <= left, || {
+        format!("the count is back, {left} were left, and {} were admitted", after.admitted.len())
+    });
     fleet.settle().await;
 }
 

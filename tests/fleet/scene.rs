@@ -34,6 +34,11 @@ pub struct Flooder {
 }
 
 impl Flooder {
+    pub fn briefly(mut self) -> Flooder {
+        self.traffic.duration = Duration::from_secs(1);
+        self
+    }
+
     /// At least so long.
     pub fn lasting(mut self, least: Duration) -> Flooder {
         self.traffic.duration = self.traffic.duration.max(least);
@@ -146,10 +151,12 @@ impl Fleet {
         .await;
     }
 
-    /// B + N·e, for the size that the fleet had and has.
-    pub async fn wipe(&self, buyer: &Buyer, before: u32) -> f64 {
-        let of = |size: u32| Bound::of(&buyer.policy, size).wipe();
-        of(before).max(of(self.size().await))
+    /// Counts that the control plane has put back so far.
+    pub async fn seeded(&self) -> u64 {
+        let url = format!("{}/metrics", self.world.control_planes[0].url);
+        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("control_plane_quota_seed_seeded_total "));
+        line.and_then(|figure| figure.parse().ok()).unwrap_or(0)
     }
 
     /// The bound with the terms that `faults` adds, for the size that the fleet had and has.
