@@ -39,6 +39,8 @@ const QUOTA: usize = 100;
 
 /// What a limiter lets through at least of one exact bucket: one that refuses everything fails.
 const CALM_PERCENT: usize = 97;
+/// Phases without a fault, until none of their questions to Redis went unanswered.
+const CALM_TRIES: usize = 4;
 const BROKEN_PERCENT: usize = 70;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,28 +59,36 @@ async fn a_fleet_holds_its_bounds_through_every_fault() {
     verdicts.finish();
 }
 
+/// Nothing breaks. Where the machine was too busy for Redis to answer in time, the bounds hold all the same, and what was let through
+/// is judged by another try.
 async fn calm(fleet: &mut Fleet, verdicts: &mut Verdicts) {
-    let bucket = fleet.bucket_buyer().await;
-    let sliding = fleet.buyer(Algorithm::SlidingWindow, OnRedisDown::FairShare, json!({})).await;
-    let fixed = fleet.buyer(Algorithm::FixedWindow, OnRedisDown::FairShare, json!({})).await;
-    let (size, flooder, start, clock) = (fleet.size().await, fleet.flooder(), Instant::now(), unix_time());
-    let (of_bucket, of_sliding, of_fixed) =
-        tokio::join!(flooder.flood(&bucket, start), flooder.flood(&sliding, start), flooder.flood(&fixed, start));
-    let bound = fleet.bound(&bucket, size, |_| 0.0).await;
-    verdicts.bucket("calm", &bucket, &of_bucket, bound, CALM_PERCENT);
-    let limit = sliding.policy.burst() as usize;
-    let bound = fleet.bound(&sliding, size, |_| 0.0).await;
-    let counted = fullest_minute(&of_sliding.admitted);
-    verdicts.count("calm, sliding window", &of_sliding, (counted, limit, bound), CALM_PERCENT);
-    let counted = fullest_clock_minute(&of_fixed.admitted, clock);
-    // Where the minute turns within the phase, neither of the two may have had the time to fill.
-    let is_one_minute = clock.as_secs() % 60 + fleet.phase.as_secs() < 59;
-    verdicts.count(
-        "calm, fixed window",
-        &of_fixed,
-        (counted, limit, bound),
-        if is_one_minute { CALM_PERCENT } else { 0 },
-    );
+    for tries_left in (0..CALM_TRIES).rev() {
+        let unanswered = fleet.unanswered().await;
+        let bucket = fleet.bucket_buyer().await;
+        let sliding = fleet.buyer(Algorithm::SlidingWindow, OnRedisDown::FairShare, json!({})).await;
+        let fixed = fleet.buyer(Algorithm::FixedWindow, OnRedisDown::FairShare, json!({})).await;
+        let (size, flooder, start, clock) = (fleet.size().await, fleet.flooder(), Instant::now(), unix_time());
+        let (of_bucket, of_sliding, of_fixed) =
+            tokio::join!(flooder.flood(&bucket, start), flooder.flood(&sliding, start), flooder.flood(&fixed, start));
+        let was_calm = fleet.unanswered().await == unanswered;
+        let least_percent = if was_calm || tries_left == 0 { CALM_PERCENT } else { 0 };
+        let bound = fleet.bound(&bucket, size, |_| 0.0).await;
+        verdicts.bucket("calm", &bucket, &of_bucket, bound, least_percent);
+        let limit = sliding.policy.burst() as usize;
+        let bound = fleet.bound(&sliding, size, |_| 0.0).await;
+        let counted = fullest_minute(&of_sliding.admitted);
+        verdicts.count("calm, sliding window", &of_sliding, (counted, limit, bound), least_percent);
+        let counted = fullest_clock_minute(&of_fixed.admitted, clock);
+        // Where the minute turns within the phase, neither of the two may have had the time to fill.
+        let is_one_minute = clock.as_secs() % 60 + fleet.phase.as_secs() < 59;
+        let least_percent = if is_one_minute { least_percent } else { 0 };
+        verdicts.count("calm, fixed window", &of_fixed, (counted, limit, bound), least_percent);
+        if was_calm {
+            return;
+        }
+        println!("{:<30} Redis did not answer in time: the machine is too busy", "");
+        fleet.settle().await;
+    }
 }
 
 async fn gateway_killed(fleet: &mut Fleet, verdicts: &mut Verdicts) {

@@ -151,6 +151,15 @@ impl Fleet {
         .await;
     }
 
+    /// Questions to Redis that were not answered in time, of all gateways.
+    pub async fn unanswered(&self) -> f64 {
+        let mut sum = 0.0;
+        for gateway in &self.world.gateways {
+            sum += gateway.metric("gateway_rate_limit_redis_failures_total").await;
+        }
+        sum
+    }
+
     /// Counts that the control plane has put back so far.
     pub async fn seeded(&self) -> u64 {
         let url = format!("{}/metrics", self.world.control_planes[0].url);
