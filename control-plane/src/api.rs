@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod endpoints;
 pub mod etag;
 pub mod extract;
+pub mod fleet;
 pub mod headers;
 pub mod health;
 pub mod idempotency;

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod passwords;
 pub mod publish;
+pub mod quota_seed;
 pub mod router;
 pub mod server;
 pub mod settings;

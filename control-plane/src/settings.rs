@@ -25,6 +25,7 @@ pub struct Settings {
     pub database: Database,
     pub feed: Feed,
     pub usage: Usage,
+    pub limits: Limits,
     pub gateway_url: Url,
     pub keys: Keys,
     pub upstream: AddressPolicy,
@@ -95,6 +96,39 @@ pub struct Usage {
 }
 
 #[derive(Clone, Debug)]
+pub struct Limits {
+    /// Where the gateways count. `None`: lost quota counts are not put back, for there are none.
+    pub redis: Option<LimitsRedis>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LimitsRedis {
+    /// One Redis, the sentinels, or some nodes of the cluster.
+    pub urls: Vec<Secret>,
+    pub kind: RedisKind,
+    /// In front of every key.
+    pub prefix: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisKind {
+    Single,
+    /// `service`: the name under which the sentinels know the master.
+    Sentinel {
+        service: String,
+    },
+    Cluster,
+}
+
+/// As the file says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RedisIs {
+    Single,
+    Sentinel,
+    Cluster,
+}
+
+#[derive(Clone, Debug)]
 pub struct Keys {
     pub brand: String,
 }
@@ -134,11 +168,13 @@ impl Settings {
         let rest = take_rest(&mut reader.section("rest"));
         let feed = take_feed(&mut reader.section("feed"));
         let gateway_url = reader.section("gateway").url("public_url", "http://127.0.0.1:8080", &["http", "https"]);
+        let usage = take_usage(&mut reader.section("usage"));
         let own_listeners = own_listeners(&rest, &feed, &gateway_url);
         Settings {
             sessions: take_sessions(&mut reader.section("sessions"), &rest),
             database: take_database(&mut reader.section("database")),
-            usage: take_usage(&mut reader.section("usage")),
+            limits: take_limits(&mut reader.section("limits"), &usage),
+            usage,
             keys: take_keys(&mut reader.section("keys")),
             upstream: AddressPolicy { allow: take_allowed(&mut reader.section("upstream")), own_listeners },
             logs: take_logs(&mut reader.section("logs")),
@@ -250,6 +286,33 @@ fn take_usage(section: &mut Section<'_>) -> Usage {
         group: section.string("group", "control-plane"),
         consumer: section.string("consumer", "control-plane-1"),
     }
+}
+
+/// The same Redis as usage's, unless another one is named.
+fn take_limits(section: &mut Section<'_>, usage: &Usage) -> Limits {
+    let given = section.secret("redis_urls", "LIMITS_REDIS_URL");
+    let plain = section.strings("plain_redis_urls", &[]);
+    if plain.iter().any(|url| carries_password(url)) {
+        section.fault("plain_redis_urls", "carries a password; use `redis_urls_file` or the variable LIMITS_REDIS_URL");
+    }
+    let urls: Vec<Secret> = match given {
+        Some(urls) => urls.expose().split(',').map(|url| Secret::new(url.trim())).collect(),
+        None if plain.is_empty() => usage.redis_url.iter().cloned().collect(),
+        None => plain.into_iter().map(Secret::new).collect(),
+    };
+    let kinds = [("single", RedisIs::Single), ("sentinel", RedisIs::Sentinel), ("cluster", RedisIs::Cluster)];
+    let kind = section.one_of("redis_kind", RedisIs::Single, &kinds);
+    let service = section.string("sentinel_service", "mymaster");
+    let prefix = section.string("redis_prefix", "rl");
+    if prefix.is_empty() || prefix.contains(['{', '}']) {
+        section.fault("redis_prefix", "is a short text without braces");
+    }
+    let kind = match kind {
+        RedisIs::Single => RedisKind::Single,
+        RedisIs::Sentinel => RedisKind::Sentinel { service },
+        RedisIs::Cluster => RedisKind::Cluster,
+    };
+    Limits { redis: (!urls.is_empty()).then_some(LimitsRedis { urls, kind, prefix }) }
 }
 
 fn take_keys(section: &mut Section<'_>) -> Keys {

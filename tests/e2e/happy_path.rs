@@ -99,3 +99,29 @@ async fn a_second_key_shares_the_limit_and_an_override_replaces_it_without_publi
     assert_eq!(answer.status, 200, "{}", answer.json);
     eventually("the override is enforced", || async { (status(second.clone()).await == 200).then_some(()) }).await;
 }
+
+#[tokio::test]
+async fn an_override_holds_on_every_gateway_as_soon_as_the_wait_was_answered() {
+    let world = World::with().gateways(3).start().await;
+    let ann = world.publisher("ann").await;
+    let plan = json!({ "rate_limit": 600, "policy": { "burst_limit": 60 } });
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
+    let path = format!("/v1/subscriptions/{}/override", catalog.subscription);
+    let releases = "SELECT count(*) FROM releases";
+    let published = world.count(releases).await;
+    for (method, body, limit) in [
+        (reqwest::Method::PUT, json!({ "requests_per_minute": 6_000, "burst_limit": 600 }), "6000"),
+        (reqwest::Method::DELETE, json!({}), "600"),
+    ] {
+        let request = ann.rest.request(method, &path).header("prefer", "wait=20").json(&body);
+        let answer = ann.rest.send(request).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.json);
+        for gateway in &world.gateways {
+            let url = format!("{}{}/x", gateway.url, catalog.path);
+            let answer = world.client.get(&url).bearer_auth(&catalog.key).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+            assert_eq!(answer.headers()["x-ratelimit-limit"], limit);
+        }
+    }
+    assert_eq!(world.count(releases).await, published, "nothing was published for it");
+}

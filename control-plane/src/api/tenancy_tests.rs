@@ -223,6 +223,7 @@ const TRIED_ELSEWHERE: &[&str] = &[
     "/v1/sessions",
     "/v1/access-tokens",
     "/v1/nodes",
+    "/v1/fleet",
     "/v1/organizations/{id}/members",
     "/v1/subscriptions/{id}/approve",
     "/v1/subscriptions/{id}/reject",

@@ -48,10 +48,10 @@ mod tests {
             head.append_header("Set-Cookie", "b=2").unwrap();
             edit_response(&mut head, |headers| headers.insert("x-added", HeaderValue::from_static("yes")));
             assert_eq!((head.status.as_u16(), head.get_reason_phrase()), (201, reason.or(Some("Created"))));
-            assert_eq!((head.headers.get_all("set-cookie").iter().count(), &head.headers["x-added"]), (
-                2,
-                &HeaderValue::from_static("yes")
-            ));
+            assert_eq!(
+                (head.headers.get_all("set-cookie").iter().count(), &head.headers["x-added"]),
+                (2, &HeaderValue::from_static("yes"))
+            );
         }
     }
 
@@ -61,9 +61,9 @@ mod tests {
         head.insert_header("Accept", "text/plain").unwrap();
         edit_request(&mut head, |headers| headers.insert("x-added", HeaderValue::from_static("yes")));
         assert_eq!((head.method.as_str(), head.raw_path()), ("PUT", &b"/a?b=c"[..]));
-        assert_eq!((&head.headers["accept"], &head.headers["x-added"]), (
-            &HeaderValue::from_static("text/plain"),
-            &HeaderValue::from_static("yes")
-        ));
+        assert_eq!(
+            (&head.headers["accept"], &head.headers["x-added"]),
+            (&HeaderValue::from_static("text/plain"), &HeaderValue::from_static("yes"))
+        );
     }
 }

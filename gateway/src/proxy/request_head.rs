@@ -16,8 +16,8 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::Context;
-use super::judge::peer;
 use super::heads::edit_request;
+use super::judge::peer;
 use super::response_head::{VIA_VALUE, X_REQUEST_ID};
 use super::trace;
 use crate::clock::Now;

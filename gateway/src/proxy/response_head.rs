@@ -27,12 +27,8 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 pub(super) const TEXT_BYTES_USUAL: usize = 256;
 const ADDED_MAX: usize = 9;
 /// What only the gateway may say to its clients beside its limits: its errors, its other addresses; and what ends at this hop.
-const STRIPPED: [HeaderName; 4] = [
-    X_GATEWAY_ERROR,
-    ALT_SVC,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+const STRIPPED: [HeaderName; 4] =
+    [X_GATEWAY_ERROR, ALT_SVC, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
 /// HTTP has five classes; nothing behind this, usage least of all, knows a sixth.
 const STATUS_MAX: u16 = 599;

@@ -7,6 +7,7 @@ use apihub::role_files::{ControlPlaneFile, GatewayFile, Https, Secrets};
 use servers::{Durability, PrivatePostgres, PrivateRedis};
 use tempfile::TempDir;
 
+use super::fault_proxy::{FaultProxy, Target};
 use super::publisher::Publisher;
 use super::role::Role;
 use super::upstream::Upstream;
@@ -18,12 +19,15 @@ pub struct Setup {
     control_planes: usize,
     own_postgres: bool,
     tls: bool,
+    redis_links: bool,
 }
 
 pub struct World {
     pub gateways: Vec<Gateway>,
     pub control_planes: Vec<ControlPlane>,
     pub redis: PrivateRedis,
+    /// How each gateway reaches Redis, where the test wants to break that.
+    pub redis_links: Vec<FaultProxy>,
     /// Only where the test asked for a Postgres of its own.
     pub postgres: Option<PrivatePostgres>,
     pub upstream: Upstream,
@@ -70,6 +74,12 @@ impl Setup {
         self
     }
 
+    /// Each gateway reaches Redis through a proxy of its own.
+    pub fn redis_links(mut self) -> Setup {
+        self.redis_links = true;
+        self
+    }
+
     pub async fn start(self) -> World {
         choose_tls_provider();
         let dir = tempfile::Builder::new().prefix("apihub-world-").tempdir_in("/tmp").unwrap();
@@ -98,16 +108,31 @@ impl Setup {
         }
         let feeds: Vec<String> = control_planes.iter().map(|control_plane| control_plane.feed.clone()).collect();
         let tls = self.tls.then(|| write_certificate(dir.path()));
+        let redis_links = self.links(&redis).await;
+        let secrets_of = |index: usize| match redis_links.get(index) {
+            Some(link) => Secrets { redis_url: link.redis_url(), ..secrets.clone() },
+            None => secrets.clone(),
+        };
         let gateways: Vec<Gateway> = addresses
             .into_iter()
             .enumerate()
-            .map(|(index, http)| start_gateway(dir.path(), index, http, &secrets, &allow, &feeds, tls.as_ref()))
+            .map(|(index, http)| {
+                start_gateway(dir.path(), index, http, &secrets_of(index), &allow, &feeds, tls.as_ref())
+            })
             .collect();
         for gateway in &gateways {
             gateway.role.ready().await;
         }
         let client = client();
-        World { gateways, control_planes, redis, postgres, upstream, database_url, client, dir }
+        World { gateways, control_planes, redis, redis_links, postgres, upstream, database_url, client, dir }
+    }
+
+    async fn links(&self, redis: &PrivateRedis) -> Vec<FaultProxy> {
+        let mut links = Vec::new();
+        for _ in 0..if self.redis_links { self.gateways } else { 0 } {
+            links.push(FaultProxy::start(Target::Unix(redis.socket())).await);
+        }
+        links
     }
 
     async fn database(&self, dir: &Path) -> (Option<PrivatePostgres>, String) {
@@ -122,7 +147,7 @@ impl Setup {
 
 impl World {
     pub fn with() -> Setup {
-        Setup { gateways: 1, control_planes: 1, own_postgres: false, tls: false }
+        Setup { gateways: 1, control_planes: 1, own_postgres: false, tls: false, redis_links: false }
     }
 
     pub async fn start() -> World {
