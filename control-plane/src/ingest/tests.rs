@@ -127,6 +127,7 @@ fn batch(epoch: Uuid, sequence: u64, events: usize) -> wire::UsageBatch {
         epoch: epoch.as_bytes().to_vec(),
         sequence,
         events: (0..events).map(|_| event()).collect(),
+        ..wire::UsageBatch::default()
     }
 }
 

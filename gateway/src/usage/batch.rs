@@ -36,6 +36,7 @@ impl Sealer {
             epoch: self.epoch.as_bytes().to_vec(),
             sequence,
             events,
+            ..UsageBatch::default()
         };
         Sealed { sequence, events: count, bytes: batch.encode_to_vec().into() }
     }
