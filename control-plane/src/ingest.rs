@@ -10,6 +10,8 @@ mod write;
 #[cfg(test)]
 mod exactness_tests;
 #[cfg(test)]
+mod rate_tests;
+#[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ impl Ingest {
     pub fn new(store: Store, usage: &Usage, metrics: IngestMetrics) -> Result<Option<Ingest>, StreamError> {
         let Some(url) = &usage.redis_url else { return Ok(None) };
         let stream = UsageStream::new(url.expose(), &usage.stream, &usage.group, &usage.consumer)?;
-        Ok(Some(Ingest { consumer: Consumer::new(store, stream, metrics, ABANDONED_AFTER) }))
+        Ok(Some(Ingest { consumer: Consumer::new(store, stream, metrics, ABANDONED_AFTER, usage.log_one_in) }))
     }
 
     /// Consumes until `shutdown`.

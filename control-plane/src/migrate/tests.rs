@@ -93,7 +93,8 @@ async fn the_schema_is_what_the_snapshot_describes() {
 /// Tables with columns, constraints, indexes and triggers, then functions; all in a stable order.
 async fn describe(client: &Client) -> String {
     let tables = "SELECT c.oid, c.relname FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace
-                  AND c.relkind IN ('r', 'p') AND c.relname <> 'refinery_schema_history' ORDER BY 2";
+                  AND c.relkind IN ('r', 'p') AND c.relname <> 'refinery_schema_history'
+                  AND (NOT c.relispartition OR c.relname LIKE '%_default') ORDER BY 2";
     let parts = [
         "SELECT format('  %s %s%s%s', a.attname, format_type(a.atttypid, a.atttypmod),
                 CASE WHEN a.attnotnull THEN ' not null' ELSE '' END,
