@@ -58,7 +58,7 @@ async fn events_counted_in_a_second() {
         say(what, started);
         let started = Instant::now();
         crate::metering::roll_up(&world.rows.store, jiff::Timestamp::UNIX_EPOCH).await.unwrap();
-        println!("hours and days of it: {} ms", started.elapsed().as_millis());
+        println!("  hours and days of it: {} ms", started.elapsed().as_millis());
     }
 }
 

@@ -106,6 +106,7 @@ impl World {
             stream: STREAM.into(),
             group: GROUP.into(),
             consumer: "one".into(),
+            consumers: 2,
             log_one_in: 1,
         };
         let ingest = Ingest::new(self.rows.store.clone(), &usage, self.metrics.clone()).unwrap().unwrap();
