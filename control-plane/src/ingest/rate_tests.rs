@@ -28,7 +28,7 @@ fn busy(epoch: Uuid, sequence: u64) -> snapshot::wire::UsageBatch {
         (event.key, event.product) = (event.subscription, event.subscription % 50);
         event.endpoint = event.product * 10 + random % 3;
         event.latency_us = u32::try_from(random % 200_000).unwrap();
-        if random % 20 == 0 {
+        if random.is_multiple_of(20) {
             event.status = 404;
         }
     }
