@@ -10,6 +10,7 @@ pub mod feed;
 pub mod host_proof;
 mod housekeeping;
 pub mod ingest;
+pub mod live;
 pub mod metrics;
 pub mod migrate;
 pub mod passwords;

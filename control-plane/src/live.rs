@@ -28,7 +28,7 @@ use uuid::Uuid;
 pub use message::{Status, notice_of_status};
 pub use metrics::LiveMetrics;
 pub use seats::{NoSeat, Seat};
-pub use source::SourceError;
+pub use source::{LIVE_STREAM, SourceError};
 use topic::Watch;
 
 use crate::settings::Usage;
@@ -85,6 +85,8 @@ pub struct Live {
 struct Inner {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Status>,
+    /// Without a source the state never changes.
+    _unchanging: Option<watch::Sender<Status>>,
     seats: Arc<Seats>,
     next_watcher: AtomicU64,
     pace: Pace,
@@ -97,11 +99,19 @@ struct Inner {
 #[error("the live hub does not answer")]
 pub struct HubGone;
 
+/// A message of a topic, as JSON.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Whoever left it meanwhile must not be sent it any more.
+    pub watch: Watch,
+    pub bytes: Bytes,
+}
+
 /// One connection's place at the hub: what it is sent comes out of the receiver it was made with.
 #[derive(Clone)]
 pub struct Watcher {
     id: u64,
-    outbox: mpsc::Sender<Bytes>,
+    outbox: mpsc::Sender<Outgoing>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -120,13 +130,18 @@ impl Live {
         let (status, told) = watch::channel(Status::at_start(source.is_some()));
         let hub = Hub::new(metrics.clone()).run(orders, arriving, shutdown.clone());
         watched::spawn("live hub", shutdown, hub);
-        if let Some(source) = source {
-            let intake = Intake::new(Directory::new(store), moments, status, metrics.clone());
-            watched::spawn("live source", shutdown, source::follow(source, intake, shutdown.clone()));
+        let mut unchanging = None;
+        match source {
+            Some(source) => {
+                let intake = Intake::new(Directory::new(store), moments, status, metrics.clone());
+                watched::spawn("live source", shutdown, source::follow(source, intake, shutdown.clone()));
+            }
+            None => unchanging = Some(status),
         }
         let inner = Inner {
             commands,
             status: told,
+            _unchanging: unchanging,
             seats: Arc::new(Seats::default()),
             next_watcher: AtomicU64::new(0),
             pace,
@@ -142,7 +157,7 @@ impl Live {
     }
 
     /// A new watcher and what he will be sent. Dropping the receiver ends it.
-    pub fn join(&self) -> (Watcher, mpsc::Receiver<Bytes>) {
+    pub fn join(&self) -> (Watcher, mpsc::Receiver<Outgoing>) {
         let (outbox, inbox) = mpsc::channel(QUEUE_MESSAGES_MAX);
         let id = self.inner.next_watcher.fetch_add(1, Ordering::Relaxed);
         (Watcher { id, outbox, commands: self.inner.commands.clone() }, inbox)

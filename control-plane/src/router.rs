@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::problem::{ApiError, Code, write_problems};
 use crate::api::state::AppState;
 use crate::api::{
-    access_tokens, audit, catalog, endpoints, health, keys, layers, members, nodes, openapi, organizations, plans,
+    access_tokens, analytics, audit, catalog, endpoints, health, keys, layers, live, members, nodes, openapi, organizations, plans,
     product_hosts, products, releases, sessions, source, subscriptions, users,
 };
 
@@ -34,6 +34,8 @@ pub fn described() -> OpenApiRouter<AppState> {
         .merge(subscriptions::routes())
         .merge(keys::routes())
         .merge(audit::routes())
+        .merge(analytics::routes())
+        .merge(live::routes())
         .merge(nodes::routes())
 }
 

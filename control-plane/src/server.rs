@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::health::Readiness;
 use crate::api::state::AppState;
 use crate::changes::Revisions;
+use crate::live::{Live, LiveMetrics, Pace};
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::settings::Settings;
@@ -18,7 +19,7 @@ use crate::store::Store;
 use crate::throttle::Throttles;
 use crate::{delivery, housekeeping, migrate, watched};
 
-mod connections;
+pub(crate) mod connections;
 
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,8 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
     let revisions = Revisions::start(store.clone(), settings.retention.config_change_days, shutdown);
     let keeping = housekeeping::run(store.clone(), settings.retention.clone(), shutdown.clone());
     watched::spawn("housekeeping", shutdown, keeping);
+    let live_metrics = LiveMetrics::register(metrics.registry())?;
+    let live = Live::start(store.clone(), &settings.usage, live_metrics, Pace::default(), shutdown)?;
     Ok(AppState {
         settings: Arc::new(settings),
         store,
@@ -59,6 +62,7 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
         passwords: Passwords::new()?,
         throttles: Throttles::default(),
         metrics,
+        live,
         readiness: Readiness::default(),
     })
 }

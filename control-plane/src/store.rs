@@ -3,6 +3,7 @@
 //! ends within a deadline. It refuses to know JSON requests and the wire to the gateways.
 
 pub mod access_tokens;
+pub mod analytics;
 pub mod audit;
 pub mod catalog;
 pub mod changes;
@@ -12,6 +13,7 @@ pub mod health;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod keys;
+pub mod live;
 pub mod members;
 pub mod nodes;
 pub mod organizations;

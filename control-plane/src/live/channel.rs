@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::QUEUE_MESSAGES_MAX;
+use super::{Outgoing, QUEUE_MESSAGES_MAX};
 use super::message::{self, Head};
 use super::metrics::LiveMetrics;
 use super::moment::{Row, Sums};
@@ -40,7 +40,8 @@ struct Pending {
 }
 
 struct Member {
-    outbox: mpsc::Sender<Bytes>,
+    watch: Watch,
+    outbox: mpsc::Sender<Outgoing>,
     /// Deltas missed, and the requests in them; `None` while he misses nothing.
     missed: Option<(u64, u64)>,
 }
@@ -102,14 +103,14 @@ impl Channel {
     pub(super) fn join(
         &mut self,
         watcher: u64,
-        outbox: mpsc::Sender<Bytes>,
+        outbox: mpsc::Sender<Outgoing>,
         recent: &mut Recent,
         metrics: &LiveMetrics,
     ) {
         // What is pending is part of the snapshot, so it must not come again with the next delta.
         self.flush(metrics);
         let snapshot = self.snapshot(recent);
-        let mut member = Member { outbox, missed: None };
+        let mut member = Member { watch: self.watch, outbox, missed: None };
         member.take(&snapshot, 0);
         self.members.insert(watcher, member);
     }
@@ -160,7 +161,7 @@ impl Member {
             *lost = lost.saturating_add(requests);
             return false;
         }
-        match self.outbox.try_send(message.clone()) {
+        match self.outbox.try_send(Outgoing { watch: self.watch, bytes: message.clone() }) {
             Ok(()) => true,
             Err(TrySendError::Full(_)) => {
                 self.missed = Some((1, requests));

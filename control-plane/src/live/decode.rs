@@ -14,15 +14,16 @@ use uuid::Uuid;
 use super::directory::{Directory, Wanted};
 use super::message::{State, Status};
 use super::metrics::LiveMetrics;
-use super::moment::{Count, Moment, Row, Sums};
+use super::moment::{Count, Moment, Request, Row, Sums};
 use super::source::SourceError;
-use crate::domain::usage::{Event, Outcome};
-use crate::ingest::{parse_event, parse_outcome};
+use crate::domain::verdict::Verdict;
 
 /// Largest entry, in bytes: many times what a gateway sends in 100 ms.
 const ENTRY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Events and counts of one entry.
 const EVENTS_MAX: usize = 10_000;
+/// A method's longest name, in bytes.
+const METHOD_BYTES_MAX: usize = 32;
 /// The form of an entry that this reads.
 const ENTRY_VERSION: &[u8] = b"1";
 /// Lives of gateways whose sequence is remembered; beyond it all are forgotten, and a gap may go unseen once.
@@ -43,16 +44,28 @@ struct Parsed {
     boot: Uuid,
     sequence: u64,
     at_ms: i64,
-    events: Vec<Event>,
+    events: Vec<ParsedEvent>,
     counts: Vec<ParsedCount>,
     /// Events and counts that could not be read.
     bad: u64,
 }
 
-struct ParsedCount {
+/// Meter ids of what was called, and by whom.
+struct Where {
     product: i64,
     subscription: i64,
     endpoint: i64,
+}
+
+struct ParsedEvent {
+    at: Where,
+    key: i64,
+    plan: i64,
+    request: Request,
+}
+
+struct ParsedCount {
+    at: Where,
     sums: Sums,
 }
 
@@ -98,8 +111,13 @@ impl Intake {
         self.metrics.bad.inc_by(parsed.bad);
         self.look_for_gap(&parsed);
         let mut wanted = Wanted::default();
-        parsed.events.iter().for_each(|event| wanted.event(event));
-        parsed.counts.iter().for_each(|count| wanted.place(count.product, count.subscription, count.endpoint));
+        for event in &parsed.events {
+            wanted.place(event.at.product, event.at.subscription, event.at.endpoint);
+            wanted.caller(event.key, event.plan);
+        }
+        for count in &parsed.counts {
+            wanted.place(count.at.product, count.at.subscription, count.at.endpoint);
+        }
         self.directory.learn(&wanted).await;
         let moment = self.named(parsed);
         // A hub that is gone ends with the process; so does this.
@@ -121,13 +139,13 @@ impl Intake {
     fn named(&self, parsed: Parsed) -> Moment {
         let (directory, node) = (&self.directory, parsed.node);
         let (events, counts) = (parsed.events.len(), parsed.counts.len());
-        let name_row = |event: Event| {
-            let place = directory.place(event.product, event.subscription, event.endpoint)?;
+        let name_row = |event: ParsedEvent| {
+            let place = directory.place(event.at.product, event.at.subscription, event.at.endpoint)?;
             let (key, plan) = (directory.key(event.key), directory.plan(event.plan));
-            Some(Arc::new(Row { event, node, place, key, plan }))
+            Some(Arc::new(Row { request: event.request, node, place, key, plan }))
         };
         let name_count = |count: ParsedCount| {
-            let place = directory.place(count.product, count.subscription, count.endpoint)?;
+            let place = directory.place(count.at.product, count.at.subscription, count.at.endpoint)?;
             Some(Count { place, sums: count.sums })
         };
         let rows: Vec<_> = parsed.events.into_iter().filter_map(name_row).collect();
@@ -149,7 +167,7 @@ fn parse(version: Option<&[u8]>, payload: Option<Bytes>) -> Option<Parsed> {
         return None;
     }
     Timestamp::from_millisecond(batch.at_ms).ok()?;
-    let events: Vec<Event> = batch.events.iter().filter_map(|event| parse_event(event).ok()).collect();
+    let events: Vec<ParsedEvent> = batch.events.iter().filter_map(parse_event).collect();
     let counts: Vec<ParsedCount> = batch.counts.iter().filter_map(parse_count).collect();
     let bad = (batch.events.len() - events.len()) + (batch.counts.len() - counts.len());
     Some(Parsed {
@@ -163,25 +181,77 @@ fn parse(version: Option<&[u8]>, payload: Option<Bytes>) -> Option<Parsed> {
     })
 }
 
+fn parse_event(wire: &wire::UsageEvent) -> Option<ParsedEvent> {
+    Timestamp::from_millisecond(wire.at_ms).ok()?;
+    let is_method = (1..=METHOD_BYTES_MAX).contains(&wire.method.len()) && !wire.method.chars().any(char::is_control);
+    Some(ParsedEvent {
+        at: parse_where(wire.product, wire.subscription, wire.endpoint)?,
+        key: i64::try_from(wire.key).ok()?,
+        plan: i64::try_from(wire.plan).ok()?,
+        request: Request {
+            at_ms: wire.at_ms,
+            id: Uuid::from_slice(&wire.request_id).ok()?,
+            method: Some(&wire.method).filter(|_| is_method)?.clone(),
+            status: Some(wire.status).filter(|status| (100..=599).contains(status))?,
+            verdict: parse_verdict(wire.verdict)?,
+            failed_by: parse_failed_by(wire.failed_by)?,
+            request_bytes: wire.request_bytes,
+            response_bytes: wire.response_bytes,
+            latency_us: wire.latency_us,
+            upstream_latency_us: wire.upstream_contacted.then_some(wire.upstream_latency_us),
+            is_test: wire.test_key,
+        },
+    })
+}
+
 fn parse_count(wire: &wire::LiveCount) -> Option<ParsedCount> {
-    let outcome = parse_outcome(wire.verdict).ok()?;
+    let verdict = parse_verdict(wire.verdict)?;
     let when = |holds: bool| if holds { wire.count } else { 0 };
-    let refused = |code: &str| when(outcome == Outcome::Refused(code));
+    let of = |wanted: Verdict| when(verdict == wanted);
     Some(ParsedCount {
-        product: i64::try_from(wire.product).ok()?,
-        subscription: i64::try_from(wire.subscription).ok()?,
-        endpoint: i64::try_from(wire.endpoint).ok()?,
+        at: parse_where(wire.product, wire.subscription, wire.endpoint)?,
         sums: Sums {
             requests: wire.count,
-            admitted: when(!matches!(outcome, Outcome::Refused(_))),
+            admitted: when(verdict.is_admitted()),
             errors: when(wire.status >= 500),
-            rate_limited: refused("rate_limited"),
-            quota_exceeded: refused("quota_exceeded"),
-            payment_required: refused("payment_required"),
-            forbidden: refused("forbidden"),
+            rate_limited: of(Verdict::RateLimited),
+            quota_exceeded: of(Verdict::QuotaExceeded),
+            payment_required: of(Verdict::PaymentRequired),
+            forbidden: of(Verdict::Forbidden),
             request_bytes: wire.request_bytes,
             response_bytes: wire.response_bytes,
             latency_us_sum: wire.latency_us_sum,
         },
     })
+}
+
+fn parse_where(product: u64, subscription: u64, endpoint: u64) -> Option<Where> {
+    Some(Where {
+        product: i64::try_from(product).ok()?,
+        subscription: i64::try_from(subscription).ok()?,
+        endpoint: i64::try_from(endpoint).ok()?,
+    })
+}
+
+fn parse_verdict(value: i32) -> Option<Verdict> {
+    match wire::Verdict::try_from(value).ok()? {
+        wire::Verdict::Unspecified => None,
+        wire::Verdict::Proxied => Some(Verdict::Proxied),
+        wire::Verdict::Unpaid => Some(Verdict::PaymentRequired),
+        wire::Verdict::Forbidden => Some(Verdict::Forbidden),
+        wire::Verdict::RateLimited => Some(Verdict::RateLimited),
+        wire::Verdict::QuotaExceeded => Some(Verdict::QuotaExceeded),
+        wire::Verdict::UpstreamError => Some(Verdict::UpstreamError),
+        wire::Verdict::ClientGone => Some(Verdict::ClientGone),
+    }
+}
+
+/// `None`: no such answer; `Some(None)`: nobody failed.
+fn parse_failed_by(value: i32) -> Option<Option<&'static str>> {
+    match wire::FailedBy::try_from(value).ok()? {
+        wire::FailedBy::Nobody => Some(None),
+        wire::FailedBy::Gateway => Some(Some("gateway")),
+        wire::FailedBy::Upstream => Some(Some("upstream")),
+        wire::FailedBy::Client => Some(Some("client")),
+    }
 }

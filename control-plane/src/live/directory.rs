@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::moment::{Endpoint, Place, Product, Subscription};
-use crate::domain::usage::Event;
 use crate::store::live::{self, Names, Unknown};
 use crate::store::{Store, StoreError};
 
@@ -52,10 +51,9 @@ impl Wanted {
         self.endpoints.insert(endpoint);
     }
 
-    pub(super) fn event(&mut self, event: &Event) {
-        self.place(event.product, event.subscription, event.endpoint);
-        self.keys.insert(event.key);
-        self.plans.insert(event.plan);
+    pub(super) fn caller(&mut self, key: i64, plan: i64) {
+        self.keys.insert(key);
+        self.plans.insert(plan);
     }
 }
 

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::Outgoing;
 use super::channel::Channel;
 use super::metrics::LiveMetrics;
 use super::moment::Moment;
@@ -21,7 +21,7 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What watchers want.
 pub(super) enum Command {
-    Watch { watcher: u64, watch: Watch, outbox: mpsc::Sender<Bytes> },
+    Watch { watcher: u64, watch: Watch, outbox: mpsc::Sender<Outgoing> },
     Leave { watcher: u64, watch: Watch },
 }
 

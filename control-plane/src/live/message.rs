@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::moment::{Row, Sums};
 use super::recent::{Seconds, WINDOW};
 use super::topic::Watch;
-use crate::domain::usage::Outcome;
+use crate::domain::verdict::Verdict;
 
 /// Whether what is shown is live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -90,13 +90,13 @@ struct RowView<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     key_id: Option<Uuid>,
     method: &'a str,
-    status: i16,
-    verdict: &'static str,
+    status: u32,
+    verdict: Verdict,
     failed_by: Option<&'static str>,
-    request_bytes: i64,
-    response_bytes: i64,
-    latency_us: i64,
-    upstream_latency_us: Option<i64>,
+    request_bytes: u64,
+    response_bytes: u64,
+    latency_us: u32,
+    upstream_latency_us: Option<u32>,
     test_key: bool,
 }
 
@@ -120,10 +120,10 @@ struct SecondView {
 
 impl<'a> RowView<'a> {
     fn of(row: &'a Row, shows_keys: bool) -> RowView<'a> {
-        let (event, place) = (&row.event, &row.place);
+        let (request, place) = (&row.request, &row.place);
         RowView {
-            at: time_of(event.at_ms),
-            request_id: event.request_id,
+            at: time_of(request.at_ms),
+            request_id: request.id,
             node_id: row.node,
             product_id: place.product.id,
             product: &place.product.slug,
@@ -133,25 +133,16 @@ impl<'a> RowView<'a> {
             consumer: &place.subscription.consumer,
             plan_id: row.plan,
             key_id: row.key.filter(|_| shows_keys),
-            method: &event.method,
-            status: event.status,
-            verdict: verdict_of(event.outcome),
-            failed_by: event.failed_by,
-            request_bytes: event.request_bytes,
-            response_bytes: event.response_bytes,
-            latency_us: event.latency_us,
-            upstream_latency_us: event.upstream_latency_us,
-            test_key: event.test_key,
+            method: &request.method,
+            status: request.status,
+            verdict: request.verdict,
+            failed_by: request.failed_by,
+            request_bytes: request.request_bytes,
+            response_bytes: request.response_bytes,
+            latency_us: request.latency_us,
+            upstream_latency_us: request.upstream_latency_us,
+            test_key: request.is_test,
         }
-    }
-}
-
-fn verdict_of(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Proxied => "proxied",
-        Outcome::Failed => "upstream_error",
-        Outcome::ClientGone => "client_gone",
-        Outcome::Refused(code) => code,
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::topic::Scope;
-use crate::domain::usage::Event;
+use crate::domain::verdict::Verdict;
 
 #[derive(Clone, Debug)]
 pub(super) struct Moment {
@@ -45,13 +45,29 @@ pub(super) struct Endpoint {
 }
 
 /// One request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Row {
-    pub(super) event: Event,
+    pub(super) request: Request,
     pub(super) node: Uuid,
     pub(super) place: Place,
     pub(super) key: Option<Uuid>,
     pub(super) plan: Option<Uuid>,
+}
+
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) at_ms: i64,
+    pub(super) id: Uuid,
+    pub(super) method: String,
+    pub(super) status: u32,
+    pub(super) verdict: Verdict,
+    pub(super) failed_by: Option<&'static str>,
+    pub(super) request_bytes: u64,
+    pub(super) response_bytes: u64,
+    pub(super) latency_us: u32,
+    /// `None`: the upstream was not contacted.
+    pub(super) upstream_latency_us: Option<u32>,
+    pub(super) is_test: bool,
 }
 
 /// Requests of one place that went alike.
