@@ -48,6 +48,8 @@ const COMMANDS_MAX: usize = 256;
 const MOMENTS_MAX: usize = 64;
 /// How long a watcher waits for the hub to take an order: it does nothing that waits.
 const COMMAND_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How long a stop waits for the farewells of all connections.
+const FAREWELLS_MAX: Duration = Duration::from_secs(2);
 
 /// How a connection is kept; tests hurry it.
 #[derive(Clone, Copy, Debug)]
@@ -170,6 +172,11 @@ impl Live {
 
     pub fn pace(&self) -> Pace {
         self.inner.pace
+    }
+
+    /// At a stop: until every connection has said farewell, or has had its time for it.
+    pub async fn ended(&self) {
+        let _in_time = tokio::time::timeout(FAREWELLS_MAX, self.inner.seats.all_given_back()).await;
     }
 
     /// Cancelled when the process stops.

@@ -42,7 +42,9 @@ pub async fn run_until(settings: Settings, shutdown: CancellationToken) -> anyho
     let address = state.settings.rest.listen;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(%address, "REST is served");
+    let live = state.live.clone();
     connections::serve(listener, state, shutdown).await;
+    live.ended().await;
     Ok(())
 }
 

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::IntGauge;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
 /// Live connections of one user: tabs of a browser, and a few programs.
-pub const CONNECTIONS_PER_USER_MAX: usize = 8;
+const CONNECTIONS_PER_USER_MAX: usize = 8;
 /// Live connections of this process.
-pub const CONNECTIONS_MAX: usize = 2_000;
+const CONNECTIONS_MAX: usize = 2_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoSeat {
@@ -22,6 +24,8 @@ pub enum NoSeat {
 #[derive(Default)]
 pub(super) struct Seats {
     taken: Mutex<Taken>,
+    /// Everybody who holds a seat, for a stop that lets them say farewell.
+    held: TaskTracker,
 }
 
 #[derive(Default)]
@@ -35,6 +39,7 @@ pub struct Seat {
     seats: Arc<Seats>,
     user: Uuid,
     gauge: IntGauge,
+    _held: TaskTrackerToken,
 }
 
 impl Seats {
@@ -50,7 +55,13 @@ impl Seats {
         *own += 1;
         taken.all += 1;
         gauge.inc();
-        Ok(Seat { seats: Arc::clone(seats), user, gauge })
+        Ok(Seat { seats: Arc::clone(seats), user, gauge, _held: seats.held.token() })
+    }
+
+    /// Ends when nobody holds a seat.
+    pub(super) async fn all_given_back(&self) {
+        self.held.close();
+        self.held.wait().await;
     }
 
     /// A panic of another holder leaves numbers that are still numbers.

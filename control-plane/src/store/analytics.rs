@@ -4,6 +4,7 @@
 mod compose;
 mod names;
 mod quotas;
+mod rank;
 mod requests;
 mod series;
 mod source;

@@ -174,7 +174,7 @@ pub async fn insert_ticket(
     tx.execute_cached(sql, &[&user_id]).await?;
     let sql = "-- live.insert_ticket
         INSERT INTO live_tickets (digest, user_id, session_id, access_token_id, expires_at)
-        SELECT $1, $2, $3, $4, now() + make_interval(secs => $5)
+        SELECT $1::bytea, $2::uuid, $3::uuid, $4::uuid, now() + make_interval(secs => $5)
         WHERE (SELECT count(*) FROM live_tickets WHERE user_id = $2) < $6";
     let (session, token) = match credential {
         Credential::Session(id) => (Some(id), None),

@@ -49,7 +49,7 @@ enum Step {
 /// Something asked of Postgres or the hub has come back.
 enum Done {
     Allowed(Topic, Result<Allowed, ApiError>),
-    Ordered(Topic, Result<(), HubGone>),
+    Ordered(Result<(), HubGone>),
     Checked(Result<Standing, StoreError>),
 }
 
@@ -194,14 +194,13 @@ impl Connection {
 
     fn order_watch(&mut self, allowed: Allowed) {
         let watcher = self.watcher.clone();
-        let topic = allowed.watch.topic;
-        self.work.push(Box::pin(async move { Done::Ordered(topic, watcher.watch(allowed.watch).await) }));
+        self.work.push(Box::pin(async move { Done::Ordered(watcher.watch(allowed.watch).await) }));
     }
 
     fn leave(&mut self, topic: Topic) {
         if let Some(Slot::Watched(allowed)) = self.topics.remove(&topic) {
             let watcher = self.watcher.clone();
-            self.work.push(Box::pin(async move { Done::Ordered(topic, watcher.leave(allowed.watch).await) }));
+            self.work.push(Box::pin(async move { Done::Ordered(watcher.leave(allowed.watch).await) }));
         }
     }
 
@@ -218,8 +217,8 @@ impl Connection {
                 self.topics.remove(&topic);
                 Step::Send(phrases::error(Some(&topic.to_string()), &error))
             }
-            Done::Ordered(_, Ok(())) => Step::Nothing,
-            Done::Ordered(_, Err(HubGone)) => Step::Close(code::TRY_AGAIN, "live usage is behind: connect anew"),
+            Done::Ordered(Ok(())) => Step::Nothing,
+            Done::Ordered(Err(HubGone)) => Step::Close(code::TRY_AGAIN, "live usage is behind: connect anew"),
             Done::Checked(checked) => self.take_check(checked),
         }
     }

@@ -147,7 +147,7 @@ fn push_conditions(q: &mut Composed, filter: Filter, log: LogFilter, after: Opti
         }
     }
     if let Some(class) = filter.status_class {
-        let place = q.bind(class.0);
+        let place = q.bind(i32::from(class.0));
         q.push(&format!(" AND l.status / 100 = {place}"));
     }
     if let Some(status) = log.status {

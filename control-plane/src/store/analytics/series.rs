@@ -8,9 +8,10 @@ use tokio_postgres::Row;
 
 use super::super::{StoreError, Transaction};
 use super::compose::Composed;
-use super::source::{Bound, Family, group_column, segments, sums_of_rows, sums_of_sums};
+use super::rank::{Order, rank};
+use super::source::{Bound, Family, Question, group_column, segments, sums_of_rows};
 use crate::domain::analytics::sums::Sums;
-use crate::domain::analytics::{Filter, GroupBy, Scope, Window};
+use crate::domain::analytics::{Filter, GroupBy, Scope, TopBy, Window};
 
 #[derive(Clone, Debug)]
 pub struct SeriesAsk<'a> {
@@ -36,60 +37,50 @@ pub struct Cell {
 /// Ranges of at least this length rank subscriptions by whole days.
 const RANK_BY_DAYS_FROM_H: i64 = 24;
 
+/// A point of a group may come in parts, from tables that each have some of it.
 pub async fn list_cells(tx: &Transaction<'_>, ask: &SeriesAsk<'_>) -> Result<Vec<Cell>, StoreError> {
     let bound = Bound { scope: ask.scope, filter: ask.filter };
-    let range = ask.window.to.duration_since(ask.window.from);
-    let is_over_many = ask.group == Some(GroupBy::Subscription) && !bound.reaches_by_subscription();
-    if is_over_many && bound.is_coarse() && range.as_hours() >= RANK_BY_DAYS_FROM_H {
-        return list_cells_of_many(tx, ask, bound).await;
+    let question = &Question { bound, window: ask.window, fresh_from: ask.fresh_from };
+    let Some(group) = ask.group else {
+        return read_cells(tx, question, bound.family(None), &Groups::All).await;
+    };
+    let by_days = ask.window.to.duration_since(ask.window.from).as_hours() >= RANK_BY_DAYS_FROM_H;
+    let winners = rank(tx, question, group, Order { by: TopBy::Requests, most: ask.groups, by_days }).await?;
+    if bound.is_over_many(ask.group) {
+        return read_many(tx, question, winners).await;
     }
-    let family = bound.family(ask.group);
-    let mut q = Composed::named("series");
-    q.push("WITH cells AS MATERIALIZED (");
-    push_cells(&mut q, ask, bound, family, None);
-    q.push(")");
-    match ask.group {
-        None => q.push(&format!(
-            "\nSELECT c.at, NULL::bigint AS grp, {} FROM cells c GROUP BY 1 ORDER BY 1",
-            sums_of_sums(family)
-        )),
-        Some(_) => {
-            let most = q.bind(ask.groups);
-            q.push(&format!(
-                ",\ntop AS (SELECT grp FROM cells GROUP BY grp ORDER BY sum(requests) DESC, grp LIMIT {most})\n\
-                 SELECT c.at, t.grp, {} FROM cells c LEFT JOIN top t ON t.grp = c.grp GROUP BY 1, 2 ORDER BY 1, 2",
-                sums_of_sums(family)
-            ));
-        }
-    }
-    q.rows(tx).await?.iter().map(Cell::read).collect()
+    read_cells(tx, question, bound.family(ask.group), &Groups::Largest { group, winners }).await
 }
 
-/// Among thousands of subscriptions: the largest are found by whole days and looked up one by one, and the rest is what the products' rollup
-/// has beyond them. So nothing is read for each of the thousands and each point.
-async fn list_cells_of_many(
+/// Which groups are told apart.
+enum Groups {
+    /// None: one sum.
+    All,
+    /// These; all others are the rest.
+    Largest { group: GroupBy, winners: Vec<i64> },
+    /// These subscriptions alone, looked up one by one.
+    Only { subscriptions: Vec<i64> },
+}
+
+/// Among thousands of subscriptions the largest are looked up one by one, and the rest is what the products' rollup has beyond them: nothing is read
+/// for each of the thousands and each point.
+async fn read_many(
     tx: &Transaction<'_>,
-    ask: &SeriesAsk<'_>,
-    bound: Bound,
+    question: &Question<'_>,
+    winners: Vec<i64>,
 ) -> Result<Vec<Cell>, StoreError> {
-    let winners = rank_subscriptions(tx, ask, bound).await?;
-    let mut q = Composed::named("series_of_subscriptions");
-    q.push("WITH cells AS (");
-    push_cells(&mut q, ask, bound, Family::Consumers, Some(&winners));
-    q.push(&format!(
-        ")\nSELECT c.at, c.grp, {} FROM cells c GROUP BY 1, 2 ORDER BY 1, 2",
-        sums_of_sums(Family::Consumers)
-    ));
-    let mut cells: Vec<Cell> = q.rows(tx).await?.iter().map(Cell::read).collect::<Result<_, _>>()?;
-    let whole = SeriesAsk { group: None, ..ask.clone() };
-    let mut rest: BTreeMap<Timestamp, Sums> =
-        Box::pin(list_cells(tx, &whole)).await?.into_iter().map(|cell| (cell.at, cell.sums)).collect();
+    let groups = Groups::Only { subscriptions: winners };
+    let mut cells = read_cells(tx, question, Family::Consumers, &groups).await?;
+    let mut rest: BTreeMap<Timestamp, Sums> = BTreeMap::new();
+    for cell in read_cells(tx, question, Family::Products, &Groups::All).await? {
+        rest.entry(cell.at).or_default().add(&cell.sums);
+    }
     for cell in &cells {
         if let Some(rest) = rest.get_mut(&cell.at) {
             rest.remove(&cell.sums);
         }
     }
-    for (at, mut sums) in rest {
+    for (at, mut sums) in rest.into_iter().filter(|(_, sums)| sums.requests > 0) {
         // Of the rest alone no percentile is known: the others' are not.
         sums.histogram.clear();
         cells.push(Cell { at, group: None, sums });
@@ -97,35 +88,36 @@ async fn list_cells_of_many(
     Ok(cells)
 }
 
-async fn rank_subscriptions(tx: &Transaction<'_>, ask: &SeriesAsk<'_>, bound: Bound) -> Result<Vec<i64>, StoreError> {
-    let mut q = Composed::named("rank_subscriptions");
-    let (from, to, most) = (q.bind(ask.window.from), q.bind(ask.window.to), q.bind(ask.groups));
-    q.push(&format!(
-        "SELECT r.subscription_meter_id FROM usage_subscription_days r \
-         WHERE r.day >= ({from}::timestamptz AT TIME ZONE 'UTC')::date AND r.day <= ({to}::timestamptz AT TIME ZONE 'UTC')::date"
-    ));
-    bound.push_reach(&mut q, "r");
-    q.push(&format!(" GROUP BY 1 ORDER BY sum(r.request_count) DESC, 1 LIMIT {most}"));
-    q.rows(tx).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
-}
-
-/// Sums by point and group from every table that holds a part of the window.
-fn push_cells(q: &mut Composed, ask: &SeriesAsk<'_>, bound: Bound, family: Family, only: Option<&[i64]>) {
-    for (place, segment) in segments(family, ask.window, ask.fresh_from).iter().enumerate() {
+async fn read_cells(
+    tx: &Transaction<'_>,
+    question: &Question<'_>,
+    family: Family,
+    groups: &Groups,
+) -> Result<Vec<Cell>, StoreError> {
+    let mut q = Composed::named("series");
+    for (place, segment) in segments(family, question).iter().enumerate() {
         q.push(if place == 0 { "SELECT " } else { "\nUNION ALL SELECT " });
-        segment.push_bucket(q);
-        q.push(&format!(" AS at, {} AS grp, {}", group_column(ask.group), sums_of_rows(family)));
-        segment.push_from(q);
-        match only {
-            // They were found within the bounds.
-            Some(subscriptions) => {
-                let place = q.bind(subscriptions.to_vec());
-                q.push(&format!(" AND r.subscription_meter_id = ANY({place})"));
+        segment.push_bucket(&mut q);
+        let group = match groups {
+            Groups::All => "NULL::bigint".to_owned(),
+            Groups::Largest { group, winners } => {
+                let (column, place) = (group_column(Some(*group)), q.bind(winners.clone()));
+                format!("CASE WHEN {column} = ANY({place}) THEN {column} END")
             }
-            None => bound.push_conditions(q),
+            Groups::Only { .. } => group_column(Some(GroupBy::Subscription)).to_owned(),
+        };
+        q.push(&format!(" AS at, {group} AS grp, {}", sums_of_rows(family)));
+        segment.push_from(&mut q);
+        if let Groups::Only { subscriptions } = groups {
+            let place = q.bind(subscriptions.clone());
+            q.push(&format!(" AND r.subscription_meter_id = ANY({place})"));
+            question.bound.push_fine_conditions(&mut q);
+        } else {
+            question.bound.push_conditions(&mut q);
         }
         q.push(" GROUP BY 1, 2");
     }
+    q.rows(tx).await?.iter().map(Cell::read).collect()
 }
 
 impl Cell {

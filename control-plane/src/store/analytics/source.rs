@@ -22,6 +22,15 @@ pub(super) struct Bound {
     pub(super) filter: Filter,
 }
 
+/// What a statement is to answer: whose usage, and when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question<'a> {
+    pub(super) bound: Bound,
+    pub(super) window: &'a Window,
+    /// From here on hours may still be made anew; they are read from the finer rollup, which a batch writes itself.
+    pub(super) fresh_from: Timestamp,
+}
+
 /// A part of the time and the table that has it.
 pub(super) struct Segment {
     table: &'static str,
@@ -52,6 +61,11 @@ impl Bound {
         matches!(self.scope, Scope::Consumer(_)) || self.filter.subscription.is_some()
     }
 
+    /// Whether thousands of subscriptions may have to be told apart.
+    pub(super) fn is_over_many(&self, group: Option<GroupBy>) -> bool {
+        group == Some(GroupBy::Subscription) && !self.reaches_by_subscription()
+    }
+
     /// Nothing but whole products and subscriptions is asked for.
     pub(super) fn is_coarse(&self) -> bool {
         let Filter { endpoint, plan, key, status_class, .. } = self.filter;
@@ -61,6 +75,11 @@ impl Bound {
     /// The conditions on a row `r` of a rollup, without its time.
     pub(super) fn push_conditions(&self, q: &mut Composed) {
         self.push_reach(q, "r");
+        self.push_fine_conditions(q);
+    }
+
+    /// Without tenancy: for groups that were found within it.
+    pub(super) fn push_fine_conditions(&self, q: &mut Composed) {
         let Filter { endpoint, plan, key, status_class, .. } = self.filter;
         let mut narrow = |column: &str, table: &str, id: Uuid| {
             let place = q.bind(id);
@@ -147,9 +166,9 @@ pub(super) fn group_column(group: Option<GroupBy>) -> &'static str {
     }
 }
 
-/// The tables that together hold the window, each the coarsest that does. The newest hours are read from the finer rollup, which a batch
-/// writes itself; `fresh_from` is where hours may still be made anew.
-pub(super) fn segments(family: Family, window: &Window, fresh_from: Timestamp) -> Vec<Segment> {
+/// The tables that together hold the window, each the coarsest that does.
+pub(super) fn segments(family: Family, question: &Question<'_>) -> Vec<Segment> {
+    let Question { window, fresh_from, .. } = *question;
     let (from, to) = (window.from, window.to);
     let (minutes, quarters, hours, days) = match family {
         Family::Products => {
@@ -219,28 +238,6 @@ pub(super) fn sums_of_rows(family: Family) -> String {
          sum(r.latency_us_sum)::bigint AS latency_us, sum(r.upstream_latency_us_sum)::bigint AS upstream_latency_us";
     match family {
         Family::Products => format!("{plain}, {} AS histogram", histogram_of("r.latency_histogram")),
-        Family::Consumers => format!("{plain}, '{{}}'::bigint[] AS histogram"),
-    }
-}
-
-/// Sums over sums.
-pub(super) fn sums_of_sums(family: Family) -> String {
-    let names = [
-        "requests",
-        "admitted",
-        "failed",
-        "rate_limited",
-        "billable",
-        "client_errors",
-        "errors",
-        "request_bytes",
-        "response_bytes",
-        "latency_us",
-        "upstream_latency_us",
-    ];
-    let plain = names.map(|name| format!("sum(c.{name})::bigint AS {name}")).join(", ");
-    match family {
-        Family::Products => format!("{plain}, {} AS histogram", histogram_of("c.histogram")),
         Family::Consumers => format!("{plain}, '{{}}'::bigint[] AS histogram"),
     }
 }

@@ -1,12 +1,14 @@
-//! The largest groups of a time, by one of their sums. Thousands of subscriptions are compared by whole days, from a rollup that is made for
-//! it.
+//! The largest groups of a time, by one of their sums, and all their sums.
+
+use std::collections::HashMap;
 
 use jiff::Timestamp;
 
 use super::super::{StoreError, Transaction};
 use super::compose::Composed;
+use super::rank::{Order, rank};
 use super::series::read_sums;
-use super::source::{Bound, Family, group_column, segments, sums_of_rows, sums_of_sums};
+use super::source::{Bound, Question, group_column, segments, sums_of_rows};
 use crate::domain::analytics::sums::Sums;
 use crate::domain::analytics::{Filter, GroupBy, Scope, Step, TopBy, Window};
 
@@ -31,55 +33,39 @@ pub struct TopRow {
 
 pub async fn list_top(tx: &Transaction<'_>, ask: &TopAsk<'_>) -> Result<Vec<TopRow>, StoreError> {
     let bound = Bound { scope: ask.scope, filter: ask.filter };
-    let family = bound.family(Some(ask.group));
-    let is_over_many = ask.group == GroupBy::Subscription && !bound.reaches_by_subscription();
-    let is_by_utc_day = ask.window.step == Step::Day && ask.window.zone.is_utc();
-    let mut q = Composed::named("top");
-    q.push("WITH cells AS (");
-    if is_over_many && is_by_utc_day && bound.is_coarse() {
-        push_subscription_days(&mut q, ask, bound);
-    } else {
-        push_cells(&mut q, ask, bound, family);
-    }
-    let rows = q.bind(ask.rows);
-    let order = match ask.by {
-        TopBy::Requests => "requests",
-        TopBy::Errors => "errors",
-        TopBy::RateLimited => "rate_limited",
-        TopBy::Latency => "latency_us::float8 / nullif(requests, 0)",
-        TopBy::Bytes => "request_bytes + response_bytes",
-    };
-    q.push(&format!(
-        "),\nwhole AS (SELECT c.grp, {} FROM cells c GROUP BY 1)\n\
-         SELECT * FROM whole ORDER BY {order} DESC NULLS LAST, grp LIMIT {rows}",
-        sums_of_sums(family)
-    ));
-    let found = q.rows(tx).await?;
-    found.iter().map(|row| Ok(TopRow { group: row.try_get("grp")?, sums: read_sums(row)? })).collect()
+    let question = &Question { bound, window: ask.window, fresh_from: ask.fresh_from };
+    let by_days = ask.window.step == Step::Day && ask.window.zone.is_utc();
+    let winners = rank(tx, question, ask.group, Order { by: ask.by, most: ask.rows, by_days }).await?;
+    let mut sums = sum_up(tx, question, ask.group, &winners).await?;
+    // Who was found a moment ago and has no row now has been made anew in between.
+    let row = |group: i64| TopRow { group, sums: sums.remove(&group).unwrap_or_default() };
+    Ok(winners.into_iter().map(row).collect())
 }
 
-fn push_cells(q: &mut Composed, ask: &TopAsk<'_>, bound: Bound, family: Family) {
-    for (place, segment) in segments(family, ask.window, ask.fresh_from).iter().enumerate() {
+async fn sum_up(
+    tx: &Transaction<'_>,
+    question: &Question<'_>,
+    group: GroupBy,
+    winners: &[i64],
+) -> Result<HashMap<i64, Sums>, StoreError> {
+    let (family, column) = (question.bound.family(Some(group)), group_column(Some(group)));
+    let mut q = Composed::named("top");
+    for (place, segment) in segments(family, question).iter().enumerate() {
         q.push(if place == 0 { "SELECT " } else { "\nUNION ALL SELECT " });
-        q.push(&format!("{} AS grp, {}", group_column(Some(ask.group)), sums_of_rows(family)));
-        segment.push_from(q);
-        bound.push_conditions(q);
+        q.push(&format!("{column} AS grp, {}", sums_of_rows(family)));
+        segment.push_from(&mut q);
+        let place = q.bind(winners.to_vec());
+        q.push(&format!(" AND {column} = ANY({place})"));
+        match group {
+            // Looked up one by one; they were found within the bounds.
+            GroupBy::Subscription => question.bound.push_fine_conditions(&mut q),
+            _ => question.bound.push_conditions(&mut q),
+        }
         q.push(" GROUP BY 1");
     }
-}
-
-fn push_subscription_days(q: &mut Composed, ask: &TopAsk<'_>, bound: Bound) {
-    let (from, to) = (q.bind(ask.window.from), q.bind(ask.window.to));
-    q.push(&format!(
-        "SELECT r.subscription_meter_id AS grp, sum(r.request_count)::bigint AS requests, \
-         sum(r.admitted_count)::bigint AS admitted, sum(r.failed_count)::bigint AS failed, \
-         sum(r.limited_count)::bigint AS rate_limited, sum(r.billable_count)::bigint AS billable, \
-         sum(r.client_error_count)::bigint AS client_errors, sum(r.server_error_count)::bigint AS errors, \
-         sum(r.request_bytes)::bigint AS request_bytes, sum(r.response_bytes)::bigint AS response_bytes, \
-         sum(r.latency_us_sum)::bigint AS latency_us, sum(r.upstream_latency_us_sum)::bigint AS upstream_latency_us \
-         FROM usage_subscription_days r WHERE r.day >= ({from}::timestamptz AT TIME ZONE 'UTC')::date \
-         AND r.day < ({to}::timestamptz AT TIME ZONE 'UTC')::date"
-    ));
-    bound.push_reach(q, "r");
-    q.push(" GROUP BY 1");
+    let mut sums: HashMap<i64, Sums> = HashMap::new();
+    for row in q.rows(tx).await? {
+        sums.entry(row.try_get("grp")?).or_default().add(&read_sums(&row)?);
+    }
+    Ok(sums)
 }
