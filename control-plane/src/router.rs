@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::problem::{ApiError, Code, write_problems};
 use crate::api::state::AppState;
 use crate::api::{
-    access_tokens, analytics, audit, catalog, endpoints, health, keys, layers, live, members, nodes, openapi, organizations, plans,
-    product_hosts, products, releases, sessions, source, subscriptions, users,
+    access_tokens, analytics, audit, catalog, endpoints, health, keys, layers, live, members, nodes, openapi,
+    organizations, plans, product_hosts, products, releases, sessions, source, subscriptions, users,
 };
 
 #[cfg(test)]

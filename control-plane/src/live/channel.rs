@@ -9,12 +9,12 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::{Outgoing, QUEUE_MESSAGES_MAX};
 use super::message::{self, Head};
 use super::metrics::LiveMetrics;
 use super::moment::{Row, Sums};
 use super::recent::{Recent, Seconds, second_of};
 use super::topic::{Kind, Watch};
+use super::{Outgoing, QUEUE_MESSAGES_MAX};
 
 /// Rows of one delta: the first; the others are counted as unlisted.
 const DELTA_ROWS_MAX: usize = 200;

@@ -15,8 +15,8 @@ use crate::store::{Store, StoreError};
 const NAMES_AGE_MAX: Duration = Duration::from_secs(300);
 /// Names of one kind that are kept; beyond it all are asked for anew.
 const NAMES_MAX: usize = 500_000;
-/// Postgres must answer within this time: live usage that waits is live no more.
-const ASK_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Postgres must answer within this time: what waits longer is live no more.
+const ASK_WAIT_MAX: Duration = Duration::from_secs(3);
 /// After a failure Postgres is left alone for so long.
 const ASK_PAUSE: Duration = Duration::from_secs(1);
 

@@ -43,10 +43,7 @@ impl Recent {
 
     fn forget(&mut self, now: Instant) {
         let is_old = |at: &Instant| now.duration_since(*at) > WINDOW;
-        while self
-            .moments
-            .front()
-            .is_some_and(|(at, _)| is_old(at) || self.rows > ROWS_MAX || self.counts > COUNTS_MAX)
+        while self.moments.front().is_some_and(|(at, _)| is_old(at) || self.rows > ROWS_MAX || self.counts > COUNTS_MAX)
         {
             if let Some((_, gone)) = self.moments.pop_front() {
                 self.rows -= gone.rows.len();

@@ -91,13 +91,9 @@ mod tests {
     #[test]
     fn a_topic_reads_as_it_is_written_and_nothing_else_is_one() {
         let id = Uuid::now_v7();
-        for scope in [
-            Scope::Platform,
-            Scope::Product(id),
-            Scope::Subscription(id),
-            Scope::Publisher(id),
-            Scope::Consumer(id),
-        ] {
+        for scope in
+            [Scope::Platform, Scope::Product(id), Scope::Subscription(id), Scope::Publisher(id), Scope::Consumer(id)]
+        {
             for kind in [Kind::Counters, Kind::Requests] {
                 let topic = Topic { scope, kind };
                 assert_eq!(Topic::parse(&topic.to_string()), Ok(topic));

@@ -9,9 +9,7 @@ use crate::api::problem::ApiError;
 use crate::api::state::AppState;
 use crate::api::usage_access::to_organization_usage;
 use crate::domain::accounts::TimeZoneName;
-use crate::domain::analytics::{
-    Filter, GroupBy, STEPS_MAX, Scope, Side, StatusClass, Step, Window, WindowFault, Zone,
-};
+use crate::domain::analytics::{Filter, GroupBy, STEPS_MAX, Scope, Side, StatusClass, Step, Window, WindowFault, Zone};
 use crate::domain::fault::{Faults, Flaw};
 
 /// Without a time: the last day.

@@ -83,7 +83,8 @@ mod tests {
         line.number(7);
         line.optional(None::<i64>);
         line.end();
-        let wanted = "'=1+1,'+1,'-1,'@x,'\tx,\"a,b\",\"he said \"\"x\"\"\",\"'=a,\"\"b\"\"\",\"two\nlines\",plain,,7,\r\n";
+        let wanted =
+            "'=1+1,'+1,'-1,'@x,'\tx,\"a,b\",\"he said \"\"x\"\"\",\"'=a,\"\"b\"\"\",\"two\nlines\",plain,,7,\r\n";
         assert_eq!(out, wanted);
     }
 }

@@ -26,6 +26,7 @@ const PROJECTION_FROM: SignedDuration = SignedDuration::from_hours(1);
 #[into_params(parameter_in = Query)]
 pub(super) struct QuotasQuery {
     /// `consumer` (what the organization calls) when left out. Not for the whole platform.
+    #[param(inline)]
     side: Option<Side>,
     /// Rows on the page.
     #[serde(default)]
@@ -105,16 +106,11 @@ pub(super) async fn of_platform(
     answer(&state, scope, &query).await
 }
 
-async fn answer(
-    state: &AppState,
-    scope: Scope,
-    query: &QuotasQuery,
-) -> Result<axum::Json<Page<QuotaView>>, ApiError> {
+async fn answer(state: &AppState, scope: Scope, query: &QuotasQuery) -> Result<axum::Json<Page<QuotaView>>, ApiError> {
     let page = PageQuery { limit: query.limit, cursor: query.cursor };
     let filter = Filter { product: query.product_id, subscription: query.subscription_id, ..Filter::default() };
-    let rows = state.store.read("list_quotas", |tx| {
-        Box::pin(list_quotas(tx, scope, filter, page.after(), page.rows()))
-    });
+    let rows =
+        state.store.read("list_quotas", |tx| Box::pin(list_quotas(tx, scope, filter, page.after(), page.rows())));
     let rows = rows.await.map_err(ApiError::from)?;
     let key = |row: &QuotaRow| After { created_at: row.created_at, id: row.id };
     Ok(axum::Json(page.page(rows, key, QuotaView::of)))

@@ -31,6 +31,7 @@ const EXPORT_PAGE_ROWS: i64 = 1_000;
 #[into_params(parameter_in = Query)]
 pub(super) struct RequestsQuery {
     /// `consumer` (what the organization calls) when left out. Not for the whole platform.
+    #[param(inline)]
     side: Option<Side>,
     /// Rows on the page.
     #[serde(default)]
@@ -61,6 +62,7 @@ pub(super) struct RequestsQuery {
     /// As in the `X-Request-ID` of the answer.
     request_id: Option<Uuid>,
     /// `json` when left out. `csv` is the whole time, not a page: `limit` and `cursor` do not count.
+    #[param(inline)]
     format: Option<Format>,
 }
 

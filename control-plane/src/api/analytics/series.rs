@@ -33,6 +33,7 @@ const POINTS_MAX: usize = 10_000;
 #[into_params(parameter_in = Query)]
 pub(super) struct SeriesQuery {
     /// `consumer` (what the organization calls) when left out. Not for the whole platform.
+    #[param(inline)]
     side: Option<Side>,
     /// A day before `to` when left out. Rounded down to the step.
     #[param(value_type = Option<String>, format = DateTime)]
@@ -59,6 +60,7 @@ pub(super) struct SeriesQuery {
     #[param(value_type = Option<String>)]
     status_class: Option<StatusClassText>,
     /// `json` when left out.
+    #[param(inline)]
     format: Option<Format>,
 }
 
@@ -128,9 +130,9 @@ impl Wanted {
         ask::check_keys(&mut faults, scope, filter, query.group_by);
         let zone = ask::parse_zone(&mut faults, query.time_zone.as_deref());
         let range = ask::parse_range(&mut faults, query.from, query.to, now);
-        let window = range.zip(zone).and_then(|(range, zone)| {
-            ask::parse_window(&mut faults, state, range, query.step, zone, now)
-        });
+        let window = range
+            .zip(zone)
+            .and_then(|(range, zone)| ask::parse_window(&mut faults, state, range, query.step, zone, now));
         let groups = query.groups.0;
         let series = usize::try_from(query.group_by.map_or(1, |_| groups + 1)).unwrap_or(usize::MAX);
         if let Some(points) = window.as_ref().map(|window| window.at.len().saturating_mul(series)) {

@@ -25,6 +25,7 @@ const DAYS_FROM: SignedDuration = SignedDuration::from_hours(48);
 #[into_params(parameter_in = Query)]
 pub(super) struct TopQuery {
     /// `consumer` (what the organization calls) when left out. Not for the whole platform.
+    #[param(inline)]
     side: Option<Side>,
     /// A day before `to` when left out. Rounded down to the hour; from two days on, to the day of UTC.
     #[param(value_type = Option<String>, format = DateTime)]

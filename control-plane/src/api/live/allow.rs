@@ -93,11 +93,7 @@ async fn see(state: &AppState, caller: &Caller, owner: Option<Uuid>, what: &str)
 }
 
 /// Asks what still holds, for all his topics at once.
-pub(super) async fn recheck(
-    state: AppState,
-    caller: Caller,
-    organizations: Vec<Uuid>,
-) -> Result<Standing, StoreError> {
+pub(super) async fn recheck(state: AppState, caller: Caller, organizations: Vec<Uuid>) -> Result<Standing, StoreError> {
     let credential = credential_of(&caller);
     let (user, organizations) = (caller.user_id, &organizations);
     let asked = state.store.read("recheck_live_watcher", |tx| {

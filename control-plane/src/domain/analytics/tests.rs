@@ -9,7 +9,8 @@ fn time(text: &str) -> Timestamp {
 
 #[test]
 fn a_window_holds_every_step_that_the_time_touches() {
-    let window = Window::around(time("2026-11-22T10:07:31Z"), time("2026-11-22T10:31:00Z"), Step::QuarterHour, Zone::utc());
+    let window =
+        Window::around(time("2026-11-22T10:07:31Z"), time("2026-11-22T10:31:00Z"), Step::QuarterHour, Zone::utc());
     let window = window.unwrap();
     assert_eq!(window.at, ["10:00", "10:15", "10:30"].map(|at| time(&format!("2026-11-22T{at}:00Z"))));
     assert_eq!(window.to, time("2026-11-22T10:45:00Z"));
@@ -18,7 +19,8 @@ fn a_window_holds_every_step_that_the_time_touches() {
 #[test]
 fn days_begin_at_the_zones_midnight_also_when_the_clock_is_put_back() {
     let zone = Zone::get("Europe/Berlin").unwrap();
-    let window = Window::around(time("2026-10-24T12:00:00Z"), time("2026-10-26T12:00:00Z"), Step::Day, zone.clone()).unwrap();
+    let window =
+        Window::around(time("2026-10-24T12:00:00Z"), time("2026-10-26T12:00:00Z"), Step::Day, zone.clone()).unwrap();
     assert_eq!(window.at, ["23T22", "24T22", "25T23"].map(|at| time(&format!("2026-10-{at}:00:00Z"))));
     assert!(zone.has_whole_hours(window.from, window.to));
     let half = Zone::get("Asia/Kolkata").unwrap();

@@ -174,9 +174,8 @@ impl World {
             verdict: None,
             request_id: None,
         };
-        let found = self.rows.store.read("bench", |tx| {
-            Box::pin(list_requests(tx, scope, Filter::default(), log, None, 101))
-        });
+        let found =
+            self.rows.store.read("bench", |tx| Box::pin(list_requests(tx, scope, Filter::default(), log, None, 101)));
         found.await.unwrap().len()
     }
 
@@ -234,10 +233,17 @@ async fn thirty_days_of_ten_thousand_subscriptions_answer_within_a_tenth_of_a_se
         measure(slow, &format!("{name}: request log, a page of 100"), async || world.requests(scope).await).await;
     }
     let one = Filter { subscription: Some(world.subscription), ..Filter::default() };
-    for (name, scope, filter) in
-        [("consumer", consumer, all), ("publisher, one subscription", publisher, one), ("platform, one subscription", Scope::Platform, one)]
-    {
-        for (step, group) in [(Step::Day, None), (Step::Hour, None), (Step::Day, Some(GroupBy::Key)), (Step::Hour, Some(GroupBy::Endpoint))] {
+    for (name, scope, filter) in [
+        ("consumer", consumer, all),
+        ("publisher, one subscription", publisher, one),
+        ("platform, one subscription", Scope::Platform, one),
+    ] {
+        for (step, group) in [
+            (Step::Day, None),
+            (Step::Hour, None),
+            (Step::Day, Some(GroupBy::Key)),
+            (Step::Hour, Some(GroupBy::Endpoint)),
+        ] {
             let name = format!("{name}: series by {} and {:?}", step.as_str(), group.map(GroupBy::as_str));
             measure(slow, &name, async || world.series(scope, filter, step, group).await).await;
         }

@@ -28,7 +28,8 @@ impl Composed {
     }
 
     pub(super) async fn rows(&self, tx: &Transaction<'_>) -> Result<Vec<Row>, StoreError> {
-        let values: Vec<&(dyn ToSql + Sync)> = self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
+        let values: Vec<&(dyn ToSql + Sync)> =
+            self.values.iter().map(|value| &**value as &(dyn ToSql + Sync)).collect();
         tx.query_once(&self.text, &values).await
     }
 }

@@ -161,10 +161,12 @@ fn push_conditions(q: &mut Composed, filter: Filter, log: LogFilter, after: Opti
     match log.verdict {
         None => {}
         Some(Verdict::ClientGone) => q.push(" AND l.verdict = 'admitted' AND l.status = 499"),
-        Some(Verdict::UpstreamError) => q.push(" AND l.verdict = 'admitted' AND l.failed_by IN ('gateway', 'upstream')"),
-        Some(Verdict::Proxied) => q.push(
-            " AND l.verdict = 'admitted' AND l.status <> 499 AND coalesce(l.failed_by, 'client') = 'client'",
-        ),
+        Some(Verdict::UpstreamError) => {
+            q.push(" AND l.verdict = 'admitted' AND l.failed_by IN ('gateway', 'upstream')")
+        }
+        Some(Verdict::Proxied) => {
+            q.push(" AND l.verdict = 'admitted' AND l.status <> 499 AND coalesce(l.failed_by, 'client') = 'client'")
+        }
         Some(refused) => {
             let place = q.bind(refused.as_str());
             q.push(&format!(" AND l.verdict = {place}"));
@@ -208,8 +210,6 @@ fn read_verdict(text: &str, failed_by: Option<&str>, status: i16) -> Result<Verd
         ("admitted", _) if status == CLIENT_GONE => Ok(Verdict::ClientGone),
         ("admitted", Some("gateway" | "upstream")) => Ok(Verdict::UpstreamError),
         ("admitted", _) => Ok(Verdict::Proxied),
-        (refused, _) => {
-            Verdict::parse(refused).ok_or_else(|| StoreError::BadRow(format!("a verdict is '{refused}'")))
-        }
+        (refused, _) => Verdict::parse(refused).ok_or_else(|| StoreError::BadRow(format!("a verdict is '{refused}'"))),
     }
 }

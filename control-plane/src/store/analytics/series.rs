@@ -64,11 +64,7 @@ enum Groups {
 
 /// Among thousands of subscriptions the largest are looked up one by one, and the rest is what the products' rollup has beyond them: nothing is read
 /// for each of the thousands and each point.
-async fn read_many(
-    tx: &Transaction<'_>,
-    question: &Question<'_>,
-    winners: Vec<i64>,
-) -> Result<Vec<Cell>, StoreError> {
+async fn read_many(tx: &Transaction<'_>, question: &Question<'_>, winners: Vec<i64>) -> Result<Vec<Cell>, StoreError> {
     let groups = Groups::Only { subscriptions: winners };
     let mut cells = read_cells(tx, question, Family::Consumers, &groups).await?;
     let mut rest: BTreeMap<Timestamp, Sums> = BTreeMap::new();
