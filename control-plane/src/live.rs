@@ -1,5 +1,6 @@
-//! Live usage: what gateways saw a moment ago, read from their stream once and fanned out to whoever watches. Best effort, never
-//! billed: a watcher who is too slow is told what he missed, and holds nobody up. Refuses to know sockets, and who may see what.
+//! Live usage: what gateways saw a moment ago, read from their stream once and fanned out to whoever watches. Best effort,
+//! never billed: a watcher who is too slow is told what he missed, and holds nobody up. Refuses to know sockets, and who may
+//! see what.
 
 mod channel;
 mod decode;

@@ -1,5 +1,5 @@
-//! Usage as charts, top lists, quotas and logs, of one organization or, for operators, of the whole platform. Refuses more points than a chart
-//! can show, keys to publishers, and to bill.
+//! Usage as charts, top lists, quotas and logs, of one organization or, for operators, of the whole platform. Refuses more
+//! points than a chart can show, keys to publishers, and to bill.
 
 mod ask;
 mod csv;

@@ -1,5 +1,5 @@
-//! Live usage over a WebSocket, and one-time tickets for callers who cannot send a header. Refuses a browser that another site's
-//! page drives, credentials in the address, and more connections than one user needs.
+//! Live usage over a WebSocket, and one-time tickets for callers who cannot send a header. Refuses a browser that another
+//! site's page drives, credentials in the address, and more connections than one user needs.
 
 mod allow;
 mod connection;
@@ -44,7 +44,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct LiveQuery {
-    /// A one-time ticket, made at `/v1/live/tickets`, for callers who cannot send a header. Nothing else that is secret belongs into an address.
+    /// A one-time ticket, made at `/v1/live/tickets`, for callers who cannot send a header. Nothing else that is secret
+    /// belongs into an address.
     ticket: Option<String>,
 }
 
@@ -78,16 +79,18 @@ impl FromRequestParts<AppState> for Visitor {
 
 /// Watch usage live
 ///
-/// A WebSocket; every message is one JSON object with a `type`. Best effort and approximate: it is never billed. docs/API.md shows each message.
+/// A WebSocket; every message is one JSON object with a `type`. Best effort and approximate: it is never billed. docs/API.md
+/// shows each message.
 ///
-/// You send `{"type":"subscribe","topic":"product:<id>:requests"}`, `{"type":"unsubscribe","topic":…}`, or `{"type":"resnapshot","topic":…}`.
-/// A topic is a scope (`platform` for operators, `product:<id>`, `subscription:<id>`, `organization:<id>:publisher`,
-/// `organization:<id>:consumer`) and a kind: `counters` (sums by second) or `requests` (one row for each request).
+/// You send `{"type":"subscribe","topic":"product:<id>:requests"}`, `{"type":"unsubscribe","topic":…}`, or
+/// `{"type":"resnapshot","topic":…}`. A topic is a scope (`platform` for operators, `product:<id>`, `subscription:<id>`,
+/// `organization:<id>:publisher`, `organization:<id>:consumer`) and a kind: `counters` (sums by second) or `requests` (one
+/// row for each request).
 ///
-/// You get `hello` and `state` (`live`, `stale` while the stream cannot be reached, or `off`), then for each topic a `snapshot` with a
-/// `sequence` and the last minute, then `delta`s, each with the sequence after the last one. On a gap send `resnapshot`. If you read too
-/// slowly, some deltas are dropped for you alone: `missed` says how many, and a new snapshot follows. `closed` ends one topic (you may not see
-/// it any more), `error` answers a message that cannot be served.
+/// You get `hello` and `state` (`live`, `stale` while the stream cannot be reached, or `off`), then for each topic a
+/// `snapshot` with a `sequence` and the last minute, then `delta`s, each with the sequence after the last one. On a gap send
+/// `resnapshot`. If you read too slowly, some deltas are dropped for you alone: `missed` says how many, and a new snapshot
+/// follows. `closed` ends one topic (you may not see it any more), `error` answers a message that cannot be served.
 #[utoipa::path(get, path = "/v1/live", tag = "live", operation_id = "open_live", params(LiveQuery),
     responses((status = 101, description = "The connection is a WebSocket now")))]
 async fn open(
@@ -107,8 +110,8 @@ async fn open(
 
 /// Make a ticket for a live connection
 ///
-/// For a WebSocket client that can send neither a header nor a cookie of this origin. The connection may do what the caller may, and
-/// ends with his session or token.
+/// For a WebSocket client that can send neither a header nor a cookie of this origin. The connection may do what the caller
+/// may, and ends with his session or token.
 #[utoipa::path(post, path = "/v1/live/tickets", tag = "live", operation_id = "create_live_ticket",
     responses((status = 201, description = "Good once, and for a short time", body = TicketView)))]
 async fn create_ticket(State(state): State<AppState>, caller: Caller) -> Result<Response, ApiError> {

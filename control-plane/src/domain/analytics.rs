@@ -1,4 +1,5 @@
-//! What is asked of usage: whose, over which time, in which steps, by what; and what its sums say. Reads no clock and no table.
+//! What is asked of usage: whose, over which time, in which steps, by what; and what its sums say. Reads no clock and no
+//! table.
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan as _};

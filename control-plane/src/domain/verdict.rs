@@ -1,8 +1,8 @@
 //! What became of a request, as charts and logs name it. Refuses to say what costs money.
 
 text_enum! {
-    /// Admitted requests were answered by the upstream, by an error of the gateway's own making, or left alone by the client;
-    /// the others were refused.
+    /// Admitted requests were answered by the upstream, by an error of the gateway's own making, or left alone by the
+    /// client; the others were refused.
     Verdict {
         Proxied = "proxied",
         UpstreamError = "upstream_error",

@@ -1,5 +1,5 @@
-//! One topic: what happened since the last delta, and who watches. A delta is written once for all; a watcher whose queue is full
-//! misses it, is told how much he missed, and gets a snapshot when he has room again. Nobody waits for him.
+//! One topic: what happened since the last delta, and who watches. A delta is written once for all; a watcher whose queue is
+//! full misses it, is told how much he missed, and gets a snapshot when he has room again. Nobody waits for him.
 
 use std::collections::HashMap;
 use std::sync::Arc;

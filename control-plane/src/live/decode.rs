@@ -1,5 +1,5 @@
-//! Entries of the live stream into moments: parsed, named, and handed to the hub; what a gateway sent and did not come is seen by
-//! its sequence. Refuses to let one bad entry stop the others.
+//! Entries of the live stream into moments: parsed, named, and handed to the hub; what a gateway sent and did not come is
+//! seen by its sequence. Refuses to let one bad entry stop the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;

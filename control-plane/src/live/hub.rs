@@ -1,5 +1,5 @@
-//! One task that knows every topic and every watcher: takes moments in, hands deltas out, at most ten a second for each topic.
-//! Holds no lock and waits for nobody.
+//! One task that knows every topic and every watcher: takes moments in, hands deltas out, at most ten a second for each
+//! topic. Holds no lock and waits for nobody.
 
 use std::collections::HashMap;
 use std::sync::Arc;

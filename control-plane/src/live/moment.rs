@@ -1,5 +1,5 @@
-//! What one batch of the live stream says, with everything named by its id: rows of requests, and counts of all of them. Knows
-//! neither the stream nor the watchers.
+//! What one batch of the live stream says, with everything named by its id: rows of requests, and counts of all of them.
+//! Knows neither the stream nor the watchers.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The last minute, so that who begins to watch sees at once what just happened. Bounded in age, rows and counts; what falls out
-//! is forgotten.
+//! The last minute, so that who begins to watch sees at once what just happened. Bounded in age, rows and counts; what falls
+//! out is forgotten.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The live stream in Redis, read by every control plane for itself. Follows it from its newest entry, and after a short loss from
-//! where it was. Refuses to wait without a bound, and to decode an entry.
+//! The live stream in Redis, read by every control plane for itself. Follows it from its newest entry, and after a short
+//! loss from where it was. Refuses to wait without a bound, and to decode an entry.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! CSV (RFC 4180) that a spreadsheet opens without running any of it: text that would begin a formula gets an apostrophe. Refuses to know
-//! what the columns mean.
+//! CSV (RFC 4180) that a spreadsheet opens without running any of it: text that would begin a formula gets an apostrophe.
+//! Refuses to know what the columns mean.
 
 use std::fmt::{Display, Write as _};
 

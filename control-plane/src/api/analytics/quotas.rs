@@ -1,4 +1,5 @@
-//! Usage against quota: what each subscription has used in the period that runs, and where it will stand at its end if it goes on so.
+//! Usage against quota: what each subscription has used in the period that runs, and where it will stand at its end if it
+//! goes on so.
 
 use axum::extract::State;
 use jiff::{SignedDuration, Timestamp};
@@ -77,7 +78,8 @@ pub(super) struct QuotaView {
 
 /// An organization's usage against quota
 ///
-/// By subscription, in the period that runs. Read from the billing record: it lags the requests by seconds, and is what a bill would say.
+/// By subscription, in the period that runs. Read from the billing record: it lags the requests by seconds, and is what a
+/// bill would say.
 #[utoipa::path(get, path = "/v1/organizations/{id}/analytics/quotas", tag = "analytics",
     operation_id = "list_organization_quotas",
     params(("id" = Uuid, Path, description = "The organization's id"), QuotasQuery),

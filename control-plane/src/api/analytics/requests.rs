@@ -1,5 +1,5 @@
-//! The request log: single requests, newest first, as pages or as one CSV that is read from Postgres page by page while it is sent. A client
-//! that reads slowly holds no connection of the database.
+//! The request log: single requests, newest first, as pages or as one CSV that is read from Postgres page by page while it
+//! is sent. A client that reads slowly holds no connection of the database.
 
 use axum::body::Body;
 use axum::extract::State;
@@ -145,7 +145,8 @@ impl Wanted {
 
 /// An organization's request log
 ///
-/// Newest first. A publisher sees the requests to his products without keys, a consumer his own. It is kept for the days that the operator has set.
+/// Newest first. A publisher sees the requests to his products without keys, a consumer his own. It is kept for the days
+/// that the operator has set.
 #[utoipa::path(get, path = "/v1/organizations/{id}/analytics/requests", tag = "analytics",
     operation_id = "list_organization_requests",
     params(("id" = Uuid, Path, description = "The organization's id"), RequestsQuery),
@@ -191,8 +192,8 @@ async fn read(store: &Store, wanted: Wanted, after: Option<LogAfter>, rows: i64)
     store.read("list_requests", |tx| Box::pin(list_requests(tx, scope, filter, log, after, rows))).await
 }
 
-/// The first rows are read before anything is answered, so that a fault there is still a problem. A later one breaks the answer off, which
-/// every client notices.
+/// The first rows are read before anything is answered, so that a fault there is still a problem. A later one breaks the
+/// answer off, which every client notices.
 async fn export(state: &AppState, wanted: Wanted) -> Result<Response, ApiError> {
     let first = read(&state.store, wanted, None, EXPORT_PAGE_ROWS).await?;
     Ok(csv::answer("requests.csv", Body::from_stream(lines(state.store.clone(), wanted, first))))

@@ -160,8 +160,9 @@ impl Wanted {
 
 /// An organization's usage over time
 ///
-/// Requests, errors, refusals, latencies and bytes by step, for publishers of what is called of their products (without keys), for consumers of what
-/// they call. Minutes and quarters of an hour are at most seconds old; the running day may lag some 15 s.
+/// Requests, errors, refusals, latencies and bytes by step, for publishers of what is called of their products (without
+/// keys), for consumers of what they call. Minutes and quarters of an hour are at most seconds old; the running day may lag
+/// some 15 s.
 #[utoipa::path(get, path = "/v1/organizations/{id}/analytics/series", tag = "analytics",
     operation_id = "get_organization_series", params(("id" = Uuid, Path, description = "The organization's id"), SeriesQuery),
     responses((status = 200, description = "A chart; with `format=csv` one line for each point", body = SeriesAnswer)))]

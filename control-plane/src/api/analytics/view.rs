@@ -15,7 +15,8 @@ use crate::store::analytics::{Name, name_groups};
 
 use super::csv::Line;
 
-/// What was counted. Latencies of single subscriptions and keys are means; by product, endpoint, plan and status class there are percentiles.
+/// What was counted. Latencies of single subscriptions and keys are means; by product, endpoint, plan and status class there
+/// are percentiles.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct NumbersView {
     requests: i64,

@@ -1,5 +1,6 @@
-//! One live connection from its first message to its end: what the client says, what the hub sends, the heartbeat, and whether
-//! the watcher still may watch. Refuses to send anything of a topic that he may not see any more, and to wait without a bound.
+//! One live connection from its first message to its end: what the client says, what the hub sends, the heartbeat, and
+//! whether the watcher still may watch. Refuses to send anything of a topic that he may not see any more, and to wait
+//! without a bound.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

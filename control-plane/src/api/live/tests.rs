@@ -1,4 +1,5 @@
-//! Live usage end to end: a batch written to a real Redis, WebSockets over real connections, and people who may or may not watch.
+//! Live usage end to end: a batch written to a real Redis, WebSockets over real connections, and people who may or may not
+//! watch.
 
 use std::time::{Duration, Instant};
 

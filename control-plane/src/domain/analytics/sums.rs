@@ -1,5 +1,5 @@
-//! Sums of usage, and what they say: ratios, means, percentiles. A percentile out of a histogram is as exact as its buckets are
-//! narrow: each reaches twice as far as the one before.
+//! Sums of usage, and what they say: ratios, means, percentiles. A percentile out of a histogram is as exact as its buckets
+//! are narrow: each reaches twice as far as the one before.
 
 /// Buckets of a latency histogram: the n-th (from 1) holds at most 250 · 2^(n-1) µs, the last one the rest.
 pub const BUCKETS: usize = 20;
@@ -32,7 +32,8 @@ impl Sums {
         self.combine(other, i64::saturating_add);
     }
 
-    /// What remains of a whole when a part is taken off. A whole that was read before its part may lag behind it: never negative.
+    /// What remains of a whole when a part is taken off. A whole that was read before its part may lag behind it: never
+    /// negative.
     pub fn remove(&mut self, part: &Sums) {
         self.combine(part, |whole, part| whole.saturating_sub(part).max(0));
     }
@@ -96,8 +97,8 @@ fn us_to_ms(us: f64) -> f64 {
     us.round() / 1_000.0
 }
 
-/// Within a bucket the logarithms are taken to be spread evenly; in the first one, the latencies themselves. In the last one nothing is known
-/// but its lower end.
+/// Within a bucket the logarithms are taken to be spread evenly; in the first one, the latencies themselves. In the last one
+/// nothing is known but its lower end.
 #[allow(clippy::cast_precision_loss)]
 fn percentile_us(histogram: &[i64], of: f64) -> Option<f64> {
     let total: i64 = histogram.iter().sum();

@@ -1,5 +1,6 @@
-//! How long charts and lists take over thirty days of 10,000 subscriptions: made by generate_series, read as REST reads them, with the plans
-//! on demand. Not part of the usual tests: `cargo test -p apihub-control-plane --lib thirty_days -- --ignored --nocapture` (a minute or two).
+//! How long charts and lists take over thirty days of 10,000 subscriptions: made by generate_series, read as REST reads
+//! them, with the plans on demand. Not part of the usual tests: `cargo test -p apihub-control-plane --lib thirty_days --
+//! --ignored --nocapture` (a minute or two).
 
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,8 @@ struct World {
     now: Timestamp,
 }
 
-/// Ten products of one publisher, a thousand subscriptions each, two endpoints, two status classes; every one is called every hour.
+/// Ten products of one publisher, a thousand subscriptions each, two endpoints, two status classes; every one is called
+/// every hour.
 async fn thirty_days() -> World {
     let rows = Rows::start().await;
     let (publisher, now) = (Uuid::now_v7(), Timestamp::now());

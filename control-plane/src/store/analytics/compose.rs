@@ -1,5 +1,5 @@
-//! A statement put together from fixed parts and bound values. Prepared for one use, so that its plan suits its values: a chart of an hour
-//! and one of a year want different plans. Refuses any part that is not ours.
+//! A statement put together from fixed parts and bound values. Prepared for one use, so that its plan suits its values: a
+//! chart of an hour and one of a year want different plans. Refuses any part that is not ours.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;

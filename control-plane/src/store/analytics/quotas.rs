@@ -1,5 +1,5 @@
-//! What subscriptions have used of their quota in the period that runs. Whole days that are long over are read from the days' rollup, the
-//! others from the billing record, so that the sum is the billing record's.
+//! What subscriptions have used of their quota in the period that runs. Whole days that are long over are read from the
+//! days' rollup, the others from the billing record, so that the sum is the billing record's.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
@@ -61,7 +61,8 @@ pub async fn list_quotas(
     q.rows(tx).await?.iter().map(QuotaRow::read).collect()
 }
 
-/// `first_day` to `last_day` (exclusive) are whole days of UTC within the period, the newest two left out: those may still be made anew.
+/// `first_day` to `last_day` (exclusive) are whole days of UTC within the period, the newest two left out: those may still
+/// be made anew.
 const USED: &str = ",
     bounds AS (SELECT g.*, (g.period_start + interval '1 day' - interval '1 microsecond') AT TIME ZONE 'UTC' AS first_end,
             least(g.period_end, now() - interval '1 day') AT TIME ZONE 'UTC' AS last_end FROM page g),

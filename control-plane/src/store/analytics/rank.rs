@@ -1,5 +1,6 @@
-//! Which groups are the largest: asked first and cheaply, so that only these are then added up in full. Compared as floats, which order counts as well
-//! and add up many times faster; thousands of subscriptions are compared by whole days, from a rollup that is made for it.
+//! Which groups are the largest: asked first and cheaply, so that only these are then added up in full. Compared as floats,
+//! which order counts as well and add up many times faster; thousands of subscriptions are compared by whole days, from a
+//! rollup that is made for it.
 
 use super::super::{StoreError, Transaction};
 use super::compose::Composed;

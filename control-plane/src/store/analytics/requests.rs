@@ -1,5 +1,5 @@
-//! The request log, newest first, by keyset. Each product or subscription that may be seen is looked up by its own index; the log of the whole
-//! platform is read from its newest end, a window at a time.
+//! The request log, newest first, by keyset. Each product or subscription that may be seen is looked up by its own index;
+//! the log of the whole platform is read from its newest end, a window at a time.
 
 use jiff::{SignedDuration, Timestamp};
 use tokio_postgres::Row;

@@ -1,5 +1,5 @@
-//! Sums by point and group. Only the largest groups stand for themselves; the others are added up as the rest, so that the sums of a chart
-//! are the sums of everything.
+//! Sums by point and group. Only the largest groups stand for themselves; the others are added up as the rest, so that the
+//! sums of a chart are the sums of everything.
 
 use std::collections::BTreeMap;
 
@@ -62,8 +62,8 @@ enum Groups {
     Only { subscriptions: Vec<i64> },
 }
 
-/// Among thousands of subscriptions the largest are looked up one by one, and the rest is what the products' rollup has beyond them: nothing is read
-/// for each of the thousands and each point.
+/// Among thousands of subscriptions the largest are looked up one by one, and the rest is what the products' rollup has
+/// beyond them: nothing is read for each of the thousands and each point.
 async fn read_many(tx: &Transaction<'_>, question: &Question<'_>, winners: Vec<i64>) -> Result<Vec<Cell>, StoreError> {
     let groups = Groups::Only { subscriptions: winners };
     let mut cells = read_cells(tx, question, Family::Consumers, &groups).await?;

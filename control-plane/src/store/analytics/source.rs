@@ -1,5 +1,5 @@
-//! Which rollup answers a question, and the conditions that bind it to whose usage is looked at. By product where no single consumer
-//! is asked for (few rows, with latencies); else by subscription and key.
+//! Which rollup answers a question, and the conditions that bind it to whose usage is looked at. By product where no single
+//! consumer is asked for (few rows, with latencies); else by subscription and key.
 
 use jiff::Timestamp;
 use uuid::Uuid;
