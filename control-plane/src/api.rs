@@ -17,6 +17,7 @@ pub mod keys;
 pub mod layers;
 pub mod live;
 pub mod members;
+pub mod metering;
 pub mod nodes;
 pub mod openapi;
 pub mod organizations;

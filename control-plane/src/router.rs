@@ -10,7 +10,7 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::problem::{ApiError, Code, write_problems};
 use crate::api::state::AppState;
 use crate::api::{
-    access_tokens, analytics, audit, catalog, endpoints, health, keys, layers, live, members, nodes, openapi,
+    access_tokens, analytics, audit, catalog, endpoints, health, keys, layers, live, members, metering, nodes, openapi,
     organizations, plans, product_hosts, products, releases, sessions, source, subscriptions, users,
 };
 
@@ -37,6 +37,7 @@ pub fn described() -> OpenApiRouter<AppState> {
         .merge(analytics::routes())
         .merge(live::routes())
         .merge(nodes::routes())
+        .merge(metering::routes())
 }
 
 pub fn build(state: AppState) -> Router {
