@@ -16,3 +16,4 @@ COMMENT ON COLUMN live_tickets.digest IS 'SHA-256; the ticket itself is shown on
 CREATE INDEX live_tickets_user ON live_tickets (user_id);
 CREATE INDEX live_tickets_session ON live_tickets (session_id);
 CREATE INDEX live_tickets_access_token ON live_tickets (access_token_id);
+CREATE INDEX live_tickets_expiry ON live_tickets (expires_at);

@@ -5,7 +5,8 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::access_tokens::read_scopes;
-use super::{StoreError, Transaction, Values};
+use super::housekeeping::remove_in_batches;
+use super::{Store, StoreError, Transaction, Values};
 use crate::domain::accounts::Scope;
 
 /// Meter ids to be named.
@@ -191,4 +192,12 @@ pub async fn redeem_ticket(tx: &Transaction<'_>, digest: &[u8]) -> Result<Option
     let Some(row) = tx.query_opt_cached(sql, &[&digest]).await? else { return Ok(None) };
     let (session, token): (Option<Uuid>, Option<Uuid>) = (row.try_get(0)?, row.try_get(1)?);
     Ok(session.map(Credential::Session).or(token.map(Credential::Token)))
+}
+
+/// Housekeeping: tickets that nobody used.
+pub async fn delete_expired_tickets(store: &Store) -> Result<(), StoreError> {
+    let sql = "-- live.delete_expired_tickets
+        DELETE FROM live_tickets WHERE digest IN (SELECT digest FROM live_tickets
+            WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED)";
+    remove_in_batches(store, "delete_expired_tickets", sql, &[]).await.map(|_| ())
 }
