@@ -32,6 +32,8 @@ pub(super) enum Need {
 pub(super) struct Standing {
     /// `None`: his session or token has ended.
     holder: Option<Holder>,
+    /// Organizations that were asked about; a topic that came meanwhile was just allowed.
+    asked: Vec<Uuid>,
     member_of: HashSet<Uuid>,
 }
 
@@ -43,7 +45,7 @@ impl Standing {
     pub(super) fn meets(&self, need: Need) -> bool {
         match need {
             Need::Operator => self.holder.as_ref().is_some_and(|holder| holder.is_admin),
-            Need::Member(organization) => self.member_of.contains(&organization),
+            Need::Member(organization) => self.member_of.contains(&organization) || !self.asked.contains(&organization),
         }
     }
 }
@@ -99,9 +101,10 @@ pub(super) async fn recheck(state: AppState, caller: Caller, organizations: Vec<
     let asked = state.store.read("recheck_live_watcher", |tx| {
         Box::pin(async move {
             let holder = find_holder(tx, credential).await?;
-            let member_of = list_memberships(tx, user, organizations).await?.into_iter().collect();
-            Ok(Standing { holder, member_of })
+            let member_of: HashSet<Uuid> = list_memberships(tx, user, organizations).await?.into_iter().collect();
+            Ok::<_, StoreError>((holder, member_of))
         })
     });
-    asked.await
+    let (holder, member_of) = checked.await?;
+    Ok(Standing { holder, asked, member_of })
 }

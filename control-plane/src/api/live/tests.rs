@@ -224,6 +224,7 @@ impl Socket {
     /// Rows up to the one of this request.
     async fn until_row(&mut self, request_id: &str) -> Value {
         let has = |message: &Value| {
+            assert_ne!(message["type"], "closed", "{message}");
             message["rows"].as_array().into_iter().flatten().any(|row| row["request_id"] == request_id)
         };
         self.until(|message| message["type"] == "delta" && has(message)).await

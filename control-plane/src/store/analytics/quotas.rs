@@ -74,8 +74,8 @@ const USED: &str = ",
     FROM days d JOIN api_products p ON p.id = d.product_id JOIN plans n ON n.id = d.plan_id
     JOIN organizations o ON o.id = d.organization_id
     CROSS JOIN LATERAL (
-        SELECT sum(x.used) FILTER (WHERE k.environment = 'live') AS live, sum(x.used) FILTER (WHERE k.environment = 'test') AS test
-        FROM (
+        SELECT sum(y.used) FILTER (WHERE y.environment = 'live') AS live, sum(y.used) FILTER (WHERE y.environment = 'test') AS test
+        FROM (SELECT x.used, (SELECT k.environment FROM api_keys k WHERE k.meter_id = x.key_meter_id) AS environment FROM (
             SELECT r.key_meter_id, sum(r.admitted_count - r.failed_count) AS used FROM usage_days r
             WHERE r.subscription_meter_id = d.meter_id AND r.day >= d.first_day AND r.day < d.last_day GROUP BY 1
             UNION ALL
@@ -86,7 +86,7 @@ const USED: &str = ",
             SELECT r.key_meter_id, sum(r.admitted_count - r.failed_count) FROM usage_quarter_hours r
             WHERE r.subscription_meter_id = d.meter_id AND r.quarter_hour >= d.last_day::timestamp AT TIME ZONE 'UTC'
               AND r.quarter_hour < d.period_end GROUP BY 1
-        ) x LEFT JOIN api_keys k ON k.meter_id = x.key_meter_id
+        ) x) y
     ) u ORDER BY d.created_at, d.id";
 
 impl QuotaRow {
