@@ -5,6 +5,7 @@ pub mod access;
 pub mod access_tokens;
 pub mod audit;
 pub mod auth;
+pub mod billing;
 pub mod catalog;
 pub mod endpoints;
 pub mod etag;

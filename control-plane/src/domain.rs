@@ -7,6 +7,7 @@ pub mod fault;
 mod text_enum;
 pub mod endpoint;
 pub mod host;
+pub mod invoice;
 pub mod key;
 pub mod period;
 pub mod plan;

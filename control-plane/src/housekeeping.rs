@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::settings::Retention;
 use crate::store::{Store, StoreError, housekeeping, idempotency, sessions};
 
-mod periods;
+pub(crate) mod periods;
 
 #[cfg(test)]
 mod tests;

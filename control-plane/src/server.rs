@@ -16,7 +16,7 @@ use crate::passwords::Passwords;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::throttle::Throttles;
-use crate::{delivery, housekeeping, migrate, watched};
+use crate::{billing, delivery, housekeeping, migrate, watched};
 
 mod connections;
 
@@ -52,6 +52,7 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
     let revisions = Revisions::start(store.clone(), settings.retention.config_change_days, shutdown);
     let keeping = housekeeping::run(store.clone(), settings.retention.clone(), shutdown.clone());
     watched::spawn("housekeeping", shutdown, keeping);
+    watched::spawn("billing", shutdown, billing::job::run(store.clone(), settings.billing, shutdown.clone()));
     Ok(AppState {
         settings: Arc::new(settings),
         store,

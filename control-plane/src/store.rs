@@ -4,13 +4,19 @@
 
 pub mod access_tokens;
 pub mod audit;
+pub mod billing_events;
+pub mod billing_months;
+pub mod budgets;
 pub mod catalog;
 pub mod changes;
+pub mod completeness;
+pub mod dunning;
 pub mod endpoints;
 mod error;
 pub mod health;
 pub mod housekeeping;
 pub mod idempotency;
+pub mod invoices;
 pub mod keys;
 pub mod members;
 pub mod nodes;
@@ -19,6 +25,7 @@ pub mod periods;
 pub mod plans;
 pub mod product_hosts;
 pub mod products;
+pub mod ratings;
 pub mod registration;
 pub mod releases;
 mod row;
@@ -28,6 +35,7 @@ pub mod subscriptions;
 mod transaction;
 pub mod usage;
 pub mod users;
+pub mod what_if;
 
 #[cfg(test)]
 mod tests;
