@@ -25,7 +25,8 @@ async fn an_ended_period_becomes_the_month_that_runs_in_the_publishers_time_zone
     let app = App::start().await;
     let shop = Shop::open(&app).await;
     // Months go on in the zone in which they began; this publisher has none yet.
-    sql(&app, "UPDATE organizations SET time_zone = 'Asia/Tokyo' WHERE slug = 'petra'; DELETE FROM billing_months").await;
+    sql(&app, "UPDATE organizations SET time_zone = 'Asia/Tokyo' WHERE slug = 'petra'; DELETE FROM billing_months")
+        .await;
     sql(&app, TWO_MONTHS_BACK).await;
     let changes = "SELECT count(*) FROM config_changes WHERE entity = 'subscription'";
     let before = ask_database(&app, changes).await;
