@@ -25,7 +25,7 @@ impl Shop {
         let world = World::start().await;
         let ann = world.publisher("ann").await;
         let draft = ann.product("api").endpoint("GET", "/x", &world.upstream.url());
-        let catalog = draft.plan(json!({ "price": "12.50" })).publish().await;
+        let catalog = draft.plan(json!({ "price": "1000" })).publish().await;
         let admin = operator(&world).await;
         Shop { admin, ann: ann.rest.clone(), organization: ann.organization.clone(), catalog, world }
     }

@@ -135,7 +135,7 @@ async fn make(
 ) -> Result<MonthRow, StoreError> {
     let sql = "-- billing_months.make
         INSERT INTO billing_months (organization_id, month, starts_at, ends_at, time_zone, usage_from, usage_until)
-        VALUES ($1, $2, $3, $4, $5, $6, greatest($6, $7)) ON CONFLICT DO NOTHING";
+        VALUES ($1, $2, $3, $4, $5, $6::timestamptz, greatest($6::timestamptz, $7::timestamptz)) ON CONFLICT DO NOTHING";
     let (month, until) = (period.month(), before(period.ends_at, clock.ahead)?);
     let values: Values<'_> =
         &[&publisher, &month, &period.starts_at, &period.ends_at, &clock.time_zone, &usage_from, &until];
@@ -187,7 +187,7 @@ pub async fn publishers(tx: &Transaction<'_>, after: Option<Uuid>, limit: i64) -
 pub async fn end_by_clock(tx: &Transaction<'_>, month: &MonthRow) -> Result<(), StoreError> {
     let sql = "-- billing_months.mark
         INSERT INTO billing_marks (organization_id, month, subscription_meter_id, plan_meter_id, quarter_hour, billable_count)
-        SELECT $1, $2, u.subscription_meter_id, u.plan_meter_id, u.quarter_hour, sum(u.billable_count)
+        SELECT $1::uuid, $2::date, u.subscription_meter_id, u.plan_meter_id, u.quarter_hour, sum(u.billable_count)
         FROM usage_quarter_hours u JOIN api_products p ON p.meter_id = u.product_meter_id
         WHERE p.organization_id = $1 AND u.quarter_hour = date_bin('15 minutes', now(), timestamptz '2000-01-01 00:00:00+00')
         GROUP BY 3, 4, 5 HAVING sum(u.billable_count) > 0";

@@ -22,6 +22,7 @@ const FILES: &[&[u8]] = &[
     include_bytes!("../../../fonts/NotoSansMyanmar-Regular.ttf"),
     include_bytes!("../../../fonts/NotoSansKhmer-Regular.ttf"),
     include_bytes!("../../../fonts/NotoSansEthiopic-Regular.ttf"),
+    include_bytes!("../../../fonts/NanumSquareRoundR.ttf"),
     include_bytes!("../../../fonts/DroidSansFallbackFull.ttf"),
 ];
 
