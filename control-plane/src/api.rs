@@ -16,6 +16,7 @@ pub mod idempotency;
 pub mod keys;
 pub mod layers;
 pub mod members;
+pub mod metering;
 pub mod nodes;
 pub mod openapi;
 pub mod organizations;

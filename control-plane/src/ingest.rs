@@ -8,6 +8,10 @@ mod stream;
 mod write;
 
 #[cfg(test)]
+mod exactness_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;

@@ -11,6 +11,8 @@ pub mod feed;
 pub mod host_proof;
 mod housekeeping;
 pub mod ingest;
+pub mod jobs;
+pub mod metering;
 pub mod metrics;
 pub mod migrate;
 pub mod passwords;

@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::problem::{ApiError, Code, write_problems};
 use crate::api::state::AppState;
 use crate::api::{
-    access_tokens, audit, billing, catalog, endpoints, health, keys, layers, members, nodes, openapi, organizations,
-    plans, product_hosts, products, releases, sessions, source, subscriptions, users,
+    access_tokens, audit, billing, catalog, endpoints, health, keys, layers, members, metering, nodes, openapi,
+    organizations, plans, product_hosts, products, releases, sessions, source, subscriptions, users,
 };
 
 #[cfg(test)]
@@ -36,6 +36,7 @@ pub fn described() -> OpenApiRouter<AppState> {
         .merge(billing::routes())
         .merge(audit::routes())
         .merge(nodes::routes())
+        .merge(metering::routes())
 }
 
 pub fn build(state: AppState) -> Router {

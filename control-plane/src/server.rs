@@ -7,16 +7,19 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::api::health::Readiness;
 use crate::api::state::AppState;
 use crate::changes::Revisions;
+use crate::jobs::{JobMetrics, Queue, Scheduler};
+use crate::metering::MeteringMetrics;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::throttle::Throttles;
-use crate::{billing, delivery, housekeeping, migrate, watched};
+use crate::{delivery, jobs, metering, migrate, watched};
 
 mod connections;
 
@@ -50,9 +53,13 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
     let metrics = Metrics::new()?;
     let store = Store::new(&settings.database, metrics.clone())?;
     let revisions = Revisions::start(store.clone(), settings.retention.config_change_days, shutdown);
-    let keeping = housekeeping::run(store.clone(), settings.retention.clone(), shutdown.clone());
-    watched::spawn("housekeeping", shutdown, keeping);
-    watched::spawn("billing", shutdown, billing::job::run(store.clone(), settings.billing, shutdown.clone()));
+    let queue = Queue::new(settings.usage.redis_url.as_ref().map(|url| url.expose()))?;
+    let (jobs, job_metrics) =
+        (jobs::all(&settings.retention, settings.billing), JobMetrics::register(metrics.registry())?);
+    let scheduler = Scheduler::new(store.clone(), queue, jobs, Uuid::now_v7().to_string(), job_metrics);
+    watched::spawn("jobs", shutdown, scheduler.run(shutdown.clone()));
+    let gauges = MeteringMetrics::register(metrics.registry())?;
+    watched::spawn("metering", shutdown, metering::watch(store.clone(), gauges, shutdown.clone()));
     Ok(AppState {
         settings: Arc::new(settings),
         store,

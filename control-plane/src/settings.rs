@@ -132,6 +132,9 @@ pub struct Logs {
 pub struct Retention {
     pub usage_log_days: u32,
     pub usage_minute_days: u32,
+    pub usage_quarter_hour_days: u32,
+    pub usage_hour_days: u32,
+    pub ingest_failure_days: u32,
     pub config_change_days: u32,
 }
 
@@ -317,7 +320,11 @@ fn take_logs(section: &mut Section<'_>) -> Logs {
 fn take_retention(section: &mut Section<'_>) -> Retention {
     Retention {
         usage_log_days: days(section.integer("usage_log_days", 30, 1..=RETENTION_DAYS_MAX)),
-        usage_minute_days: days(section.integer("usage_minute_days", 90, 1..=RETENTION_DAYS_MAX)),
+        usage_minute_days: days(section.integer("usage_minute_days", 7, 1..=RETENTION_DAYS_MAX)),
+        // A month that is billed late, and its invoice disputed, is still there.
+        usage_quarter_hour_days: days(section.integer("usage_quarter_hour_days", 460, 62..=RETENTION_DAYS_MAX)),
+        usage_hour_days: days(section.integer("usage_hour_days", 400, 62..=RETENTION_DAYS_MAX)),
+        ingest_failure_days: days(section.integer("ingest_failure_days", 90, 1..=RETENTION_DAYS_MAX)),
         config_change_days: days(section.integer("config_change_days", 7, 1..=RETENTION_DAYS_MAX)),
     }
 }

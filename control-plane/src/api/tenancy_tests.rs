@@ -9,7 +9,7 @@ use crate::testing::{Answer, App, Client};
 
 /// Not a tenant's: the operator's, the caller's own, or the public's.
 const NOT_OF_A_TENANT: &[&str] =
-    &["/v1/nodes/", "/v1/sessions/", "/v1/access-tokens/", "/v1/catalog/", "/v1/billing-clocks/"];
+    &["/v1/nodes/", "/v1/metering/", "/v1/sessions/", "/v1/access-tokens/", "/v1/catalog/", "/v1/billing-clocks/"];
 /// Made for the shop, so that there is something to hide.
 const INVOICE: &str = "01890000-0000-7000-8000-000000000001";
 /// Deepest body that is made up; bodies are flatter than this.
@@ -237,6 +237,7 @@ const TRIED_ELSEWHERE: &[&str] = &[
     "/v1/sessions",
     "/v1/access-tokens",
     "/v1/nodes",
+    "/v1/metering",
     "/v1/organizations/{id}/members",
     "/v1/subscriptions/{id}/approve",
     "/v1/subscriptions/{id}/reject",

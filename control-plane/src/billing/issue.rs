@@ -15,8 +15,9 @@ use crate::store::audit::{self, Actor, Target};
 use crate::store::billing_events::{self, NewEvent};
 use crate::store::billing_months::{self, MonthRow};
 use crate::store::invoices::{self, Issue, LineRow};
+use crate::store::metering::{Completeness, period_completeness};
 use crate::store::ratings::{self, Pair};
-use crate::store::{Store, StoreError, Transaction, completeness};
+use crate::store::{Store, StoreError, Transaction};
 
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,9 @@ const MONTHS_MAX: i64 = 500;
 const PAGE: i64 = 200;
 /// Pages of one run, so that a fault of ours cannot keep it running: two million.
 const PAGES_MAX: u32 = 10_000;
+/// Reasons on a draft, and letters of one.
+const REASONS_MAX: usize = 20;
+const REASON_CHARS_MAX: usize = 500;
 /// A day, in the billing time that due dates are told in.
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -135,12 +139,28 @@ async fn held_back_by(tx: &Transaction<'_>, month: &MonthRow) -> Result<Vec<Stri
     if month.ended_by_clock {
         return Ok(Vec::new());
     }
-    let mut reasons = completeness::missing(tx, month.usage_from, month.usage_until).await?;
+    let mut reasons: Vec<String> = match period_completeness(tx, month.usage_until).await? {
+        Completeness::Complete => Vec::new(),
+        Completeness::Provisional { reasons } => shown(reasons.into_iter().map(|reason| reason.detail).collect()),
+    };
     let grace = month.usage_until.checked_add(GRACE).unwrap_or(month.usage_until);
     if jiff::Timestamp::now() < grace {
         reasons.push(format!("usage may still arrive until {grace}"));
     }
     Ok(reasons)
+}
+
+/// As many as a draft can show, none of them longer than it can.
+fn shown(mut reasons: Vec<String>) -> Vec<String> {
+    let more = reasons.len().saturating_sub(REASONS_MAX);
+    reasons.truncate(REASONS_MAX);
+    for reason in &mut reasons {
+        *reason = reason.chars().take(REASON_CHARS_MAX).collect();
+    }
+    if more > 0 {
+        reasons.push(format!("and {more} more"));
+    }
+    reasons
 }
 
 async fn issue_pair(

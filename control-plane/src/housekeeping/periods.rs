@@ -24,7 +24,7 @@ struct Batch {
 }
 
 /// Safe to run on several control planes at once, and as often as anybody likes.
-pub(crate) async fn run(store: &Store) -> Result<(), StoreError> {
+pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
     for _ in 0..BATCHES_MAX {
         if store.run_tx("end_due_subscriptions", |tx| Box::pin(end_due(tx))).await? == 0 {
             break;

@@ -69,7 +69,7 @@ async fn a_producer_that_has_not_delivered_holds_the_invoice_back_in_plain_sight
     let draft = invoices_of(&shop).await.remove(0);
     assert_eq!((draft["status"].as_str(), draft["number"].as_str()), (Some("draft"), None));
     assert_eq!(cents(&draft["total"]), Decimal::from(3_047));
-    assert!(draft["held_back"][0].as_str().unwrap().contains("has delivered all until"), "{draft}");
+    assert!(draft["held_back"][0].as_str().unwrap().contains("has sent everything before"), "{draft}");
     // It comes in after all, with more usage; or an operator writes it off.
     use_api(&app, shop.subscription, shop.plan, LAST_MONTH, 266).await;
     run_sql(&app, "UPDATE ingest_watermarks SET low_watermark = now()").await;
