@@ -33,10 +33,13 @@ use crate::store::{After, StoreError, Transaction, catalog};
 
 mod body;
 mod plan_change;
+mod plan_preview;
 mod steps;
 
 #[cfg(test)]
 mod tests;
+
+pub use plan_preview::{PlanPreview, PlanPreviewQuery};
 
 pub use body::{Cancellation, NewSubscription, OverrideForm, PlanChange, RateOverride, Subscription};
 
@@ -47,6 +50,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(show_subscription))
         .merge(steps::routes())
         .merge(plan_change::routes())
+        .merge(plan_preview::routes())
 }
 
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]

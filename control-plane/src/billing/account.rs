@@ -11,6 +11,7 @@ use super::money::{Minor, TooLarge};
 use super::rating::{Month, Price, RatingFault, Term, Usage, rate};
 use super::statement::{Named, RatedMonth, Settled, Statement, state};
 use crate::store::billing_months::{self, MonthFault, MonthRow};
+use crate::store::plans::PlanRow;
 use crate::store::ratings::{self, Pair, TermRow, UsageRow};
 use crate::store::{StoreError, Transaction, billing_events};
 
@@ -83,6 +84,54 @@ pub async fn rated_months(
         found.extend(rate_subscription(month, held, &usage)?);
     }
     Ok(found)
+}
+
+/// Another plan from a moment on, as it is thought of.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    pub plan: &'a PlanRow,
+    pub at: Timestamp,
+}
+
+/// One subscription's charges of a month, as they are or as they would be with a change of its plan.
+pub async fn subscription(
+    tx: &Transaction<'_>,
+    pair: Pair,
+    month: &MonthRow,
+    subscription: Uuid,
+    change: Option<Change<'_>>,
+) -> Result<Statement, AccountFault> {
+    let mut held = ratings::terms(tx, pair, month).await?;
+    held.retain(|term| term.subscription == subscription);
+    if let Some((change, open)) = change.zip(held.last_mut()) {
+        let next = changed_term(open, change);
+        open.until = Some(change.at);
+        held.push(next);
+    }
+    let meters: Vec<i64> = held.first().map(|term| term.subscription_meter).into_iter().collect();
+    let usage = ratings::usage(tx, month, &meters, &bounds(month, &held)).await?;
+    match rate_subscription(month, &held, &usage)? {
+        Some((currency, rated)) => Ok(state(&[rated], &[], Minor(0), &currency)?),
+        None => Ok(Statement::default()),
+    }
+}
+
+/// A trial that the plan itself would give is left out: it counts from the activation, which is mostly past.
+fn changed_term(open: &TermRow, change: Change<'_>) -> TermRow {
+    TermRow {
+        plan: change.plan.id,
+        plan_meter: change.plan.meter_id,
+        plan_name: change.plan.name.clone(),
+        plan_version: change.plan.version,
+        price: change.plan.price,
+        currency: change.plan.currency.clone(),
+        included: change.plan.included_requests,
+        overage: change.plan.overage_price_per_1000,
+        from: change.at,
+        until: None,
+        free_until: None,
+        ..open.clone()
+    }
 }
 
 /// Where counting must be cut, in event time: the month's beginning, and each moment from which something else holds.

@@ -24,9 +24,7 @@ mod tests;
 
 /// After the end of a month, what is on its way still arrives.
 pub const GRACE: SignedDuration = SignedDuration::from_hours(1);
-/// Months of one run, the oldest first; the next run does the rest.
-const MONTHS_MAX: i64 = 500;
-/// Publishers, and consumers of one month, that one statement reads.
+/// Months, publishers, and consumers of one month, that one statement reads.
 const PAGE: i64 = 200;
 /// Pages of one run, so that a fault of ours cannot keep it running: two million.
 const PAGES_MAX: u32 = 10_000;
@@ -55,15 +53,22 @@ enum Outcome {
 /// `only`: one publisher's.
 pub async fn run(store: &Store, billing: &Billing, only: Option<Uuid>) -> Result<Issued, StoreError> {
     make_months(store, only).await?;
-    let months = store.read("unsettled_months", |tx| Box::pin(billing_months::unsettled(tx, only, MONTHS_MAX))).await?;
     let mut done = Issued::default();
-    for month in &months {
-        let this = settle(store, billing, month).await?;
-        done = Issued {
-            issued: done.issued + this.issued,
-            held_back: done.held_back + this.held_back,
-            failed: done.failed + this.failed,
-        };
+    let mut last: Option<MonthRow> = None;
+    for _ in 0..PAGES_MAX {
+        let after = last.as_ref();
+        let page =
+            store.read("unsettled_months", |tx| Box::pin(billing_months::unsettled(tx, only, after, PAGE))).await?;
+        for month in &page {
+            let this = settle(store, billing, month).await?;
+            done.issued += this.issued;
+            done.held_back += this.held_back;
+            done.failed += this.failed;
+        }
+        last = page.into_iter().last();
+        if last.is_none() {
+            break;
+        }
     }
     Ok(done)
 }

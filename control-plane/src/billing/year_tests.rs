@@ -280,7 +280,7 @@ async fn upgraded_month(year: &Year, used_basic: u128, used_pro: u128) -> u128 {
     let change = format!("(SELECT starts_at FROM subscription_terms WHERE plan_id = '{}')", year.pro);
     let before = year.seconds(&month("starts_at"), &change).await;
     let after = whole_month - before;
-    assert!(before >= 10 * 86_400 && before < 11 * 86_400, "{before}");
+    assert!((10 * 86_400..11 * 86_400).contains(&before), "{before}");
     let included = (BASIC.included * before + PRO.included * after).div_ceil(whole_month);
     let beyond = (used_basic + used_pro).saturating_sub(included);
     let beyond_pro = beyond.min(used_pro);

@@ -156,14 +156,21 @@ pub async fn earlier(tx: &Transaction<'_>, month: &MonthRow, count: i64) -> Resu
     rows.iter().map(MonthRow::read).collect()
 }
 
-/// Months that are over, of everybody or one publisher, and not settled; the oldest first.
-pub async fn unsettled(tx: &Transaction<'_>, only: Option<Uuid>, limit: i64) -> Result<Vec<MonthRow>, StoreError> {
+/// Months that are over, of everybody or one publisher, and not settled; the oldest first, `limit` of them after `after`.
+pub async fn unsettled(
+    tx: &Transaction<'_>,
+    only: Option<Uuid>,
+    after: Option<&MonthRow>,
+    limit: i64,
+) -> Result<Vec<MonthRow>, StoreError> {
     let sql = "-- billing_months.unsettled
         SELECT m.* FROM billing_months m
         WHERE m.settled_at IS NULL AND m.ends_at <= billing_now(m.organization_id)
           AND ($1::uuid IS NULL OR m.organization_id = $1)
-        ORDER BY m.month, m.organization_id LIMIT $2";
-    tx.query_cached(sql, &[&only, &limit]).await?.iter().map(MonthRow::read).collect()
+          AND ($2::date IS NULL OR (m.month, m.organization_id) > ($2, $3))
+        ORDER BY m.month, m.organization_id LIMIT $4";
+    let (month, organization) = (after.map(|last| last.month), after.map(|last| last.organization));
+    tx.query_cached(sql, &[&only, &month, &organization, &limit]).await?.iter().map(MonthRow::read).collect()
 }
 
 pub async fn settle(tx: &Transaction<'_>, month: &MonthRow) -> Result<(), StoreError> {

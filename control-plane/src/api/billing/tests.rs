@@ -278,6 +278,19 @@ async fn a_dearer_plan_takes_effect_at_once_and_a_cheaper_one_at_the_end_of_the_
     change(euro).await.expect_problem(409, "invalid_state");
     shop.publisher.post(&path, json!({"plan_id": pro})).await.expect_problem(403, "forbidden");
 
+    let previewed = async |plan: uuid::Uuid| {
+        let path = shop.subscription_path(&format!("/plan-preview?plan_id={plan}"));
+        shop.consumer.get(&path).await.expect(StatusCode::OK).json
+    };
+    let (later, now) = (previewed(mini).await, previewed(pro).await);
+    assert_eq!(
+        (later["effect"].as_str(), later["takes_effect_at"].clone()),
+        (Some("period_end"), period_end(&shop).await)
+    );
+    assert_eq!(later["total_changed"], later["total_unchanged"]);
+    assert_eq!((now["effect"].as_str(), decimal(&now["price"])), (Some("now"), Decimal::from(90)));
+    assert!(decimal(&now["total_changed"]) >= decimal(&now["total_unchanged"]));
+
     let up = change(pro).await.expect(StatusCode::OK);
     assert_eq!((up.json["plan_id"].clone(), up.json["next_plan_id"].clone()), (json!(pro), Value::Null));
     assert!(up.header("x-config-revision").parse::<u64>().unwrap() > 0);
@@ -302,6 +315,10 @@ async fn a_dearer_plan_takes_effect_at_once_and_a_cheaper_one_at_the_end_of_the_
 
     shop.consumer.post(&shop.subscription_path("/cancel"), json!({})).await.expect(StatusCode::OK);
     change(pro).await.expect_problem(409, "invalid_state");
+}
+
+async fn period_end(shop: &Shop) -> Value {
+    shop.consumer.get(&shop.subscription_path("")).await.json["period_end"].clone()
 }
 
 #[tokio::test]

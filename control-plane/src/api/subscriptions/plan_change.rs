@@ -22,6 +22,7 @@ use crate::changes::{self, EntityKind};
 use crate::domain::accounts::Role;
 use crate::domain::fault::Flaw;
 use crate::domain::plan::PlanStatus;
+pub(super) use crate::domain::subscription::PlanEffect as Effect;
 use crate::domain::subscription::{Step, SubscriptionStatus};
 use crate::store::billing_events::{self, NewEvent};
 use crate::store::plans::{self, PlanRow};
@@ -62,19 +63,20 @@ async fn change(
 ) -> Result<Written, ApiError> {
     let row = lock_in_period(tx, granted, id, if_match).await?;
     let before = Subscription::from(row.clone());
-    let held = held_plan(tx, &row, row.plan_id).await?;
-    let (action, effect) = if plan == row.plan_id {
-        rows::plan_next(tx, id, None).await?;
-        ("subscription.keep_plan", "none")
-    } else {
-        let next = sold_plan(tx, granted, &row, plan, &held).await?;
-        if next.price >= held.price {
+    let (effect, _) = effect_of(tx, granted, &row, plan).await?;
+    let action = match effect {
+        Effect::None => {
+            rows::plan_next(tx, id, None).await?;
+            "subscription.keep_plan"
+        }
+        Effect::Now => {
             rows::change_plan(tx, id, plan).await?;
             rows::drop_unsuited_override(tx, id).await?;
-            ("subscription.change_plan", "now")
-        } else {
+            "subscription.change_plan"
+        }
+        Effect::PeriodEnd => {
             rows::plan_next(tx, id, Some(plan)).await?;
-            ("subscription.plan_next", "period_end")
+            "subscription.plan_next"
         }
     };
     let after = read(tx, granted, id).await?;
@@ -85,6 +87,22 @@ async fn change(
     changes::record(tx, EntityKind::Plan, plan).await?;
     let change = changes::record(tx, EntityKind::Subscription, id).await?;
     Ok(Written::ok(&after)?.version(after.version).change(change))
+}
+
+/// When a change to `plan` takes effect, and that plan. Errors: it is not to be had.
+pub(super) async fn effect_of(
+    tx: &Transaction<'_>,
+    granted: &Granted,
+    row: &SubscriptionRow,
+    plan: Uuid,
+) -> Result<(Effect, PlanRow), ApiError> {
+    let held = held_plan(tx, row, row.plan_id).await?;
+    if plan == row.plan_id {
+        return Ok((Effect::None, held));
+    }
+    let next = sold_plan(tx, granted, row, plan, &held).await?;
+    let effect = if next.price >= held.price { Effect::Now } else { Effect::PeriodEnd };
+    Ok((effect, next))
 }
 
 /// The subscription as it is in the period that runs, and able to change.
@@ -156,7 +174,7 @@ async fn tell(
     tx: &Transaction<'_>,
     row: &SubscriptionRow,
     plan: Uuid,
-    effect: &str,
+    effect: Effect,
     version: i64,
 ) -> Result<(), ApiError> {
     let event = NewEvent {
@@ -166,7 +184,7 @@ async fn tell(
         subscription: Some(row.id),
         invoice: None,
         amount: None,
-        details: json!({"from": row.plan_id, "to": plan, "effect": effect}),
+        details: json!({"from": row.plan_id, "to": plan, "effect": effect.as_str()}),
         dedupe: format!("plan_change:{}:{version}", row.id),
     };
     billing_events::append(tx, &event).await?;
