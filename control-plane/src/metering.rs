@@ -40,12 +40,14 @@ pub fn oldest_hour(retention: &Retention, now: jiff::Timestamp) -> jiff::Timesta
 /// The state of metering as numbers, kept fresh by every control plane.
 #[derive(Clone)]
 pub struct MeteringMetrics {
-    gauges: Vec<(IntGauge, fn(&Totals) -> i64)>,
+    gauges: Vec<(IntGauge, Pick)>,
 }
+
+/// Which of the totals a gauge shows.
+type Pick = fn(&Totals) -> i64;
 
 impl MeteringMetrics {
     pub fn register(registry: &Registry) -> Result<MeteringMetrics, prometheus::Error> {
-        type Pick = fn(&Totals) -> i64;
         let all: [(&str, &str, Pick); 11] = [
             ("days_differing", "Days whose rollups do not agree.", |totals| totals.days_differing),
             ("epochs_differing", "Epochs whose batches and days do not agree.", |totals| totals.epochs_differing),

@@ -109,6 +109,10 @@ pub struct Usage {
     pub stream: String,
     pub group: String,
     pub consumer: String,
+    /// How many take from the stream at once, each with a connection to Postgres.
+    pub consumers: usize,
+    /// One request in so many gets a row in `usage_logs`; 0: none. Counts and bills hold every one.
+    pub log_one_in: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -270,6 +274,8 @@ fn take_usage(section: &mut Section<'_>) -> Usage {
         stream: section.string("stream", "apihub:usage"),
         group: section.string("group", "control-plane"),
         consumer: section.string("consumer", "control-plane-1"),
+        consumers: size(section.integer("consumers", 2, 1..=16)),
+        log_one_in: section.integer("log_one_in", 1, 0..=1_000_000),
     }
 }
 

@@ -32,6 +32,7 @@ pub(super) struct Consumer {
     stream: UsageStream,
     metrics: IngestMetrics,
     abandoned_after: Duration,
+    log_one_in: u64,
     progressed: bool,
 }
 
@@ -41,8 +42,9 @@ impl Consumer {
         stream: UsageStream,
         metrics: IngestMetrics,
         abandoned_after: Duration,
+        log_one_in: u64,
     ) -> Consumer {
-        Consumer { store, stream, metrics, abandoned_after, progressed: false }
+        Consumer { store, stream, metrics, abandoned_after, log_one_in, progressed: false }
     }
 
     /// Connects and consumes; ends with what the stream failed with.
@@ -150,7 +152,7 @@ impl Consumer {
     /// Ends only when all of it is in Postgres: nothing is acknowledged before. Answers what may be acknowledged.
     async fn write(&self, merge: Vec<(Entry, Batch)>) -> Vec<Reached> {
         let (entries, batches): (Vec<Entry>, Vec<Batch>) = merge.into_iter().unzip();
-        match write_batches(&self.store, &batches).await {
+        match write_batches(&self.store, &batches, self.log_one_in).await {
             Ok(written) => self.note(written),
             // One by one, so that a single bad or slow batch holds up no other.
             Err(error) => {
@@ -167,7 +169,7 @@ impl Consumer {
     async fn write_one(&self, entry: &Entry, batch: &Batch) -> Vec<Reached> {
         let mut back_off = WRITE_BACK_OFF_MIN;
         loop {
-            match write_batches(&self.store, std::slice::from_ref(batch)).await {
+            match write_batches(&self.store, std::slice::from_ref(batch), self.log_one_in).await {
                 Ok(written) => return self.note(written),
                 Err(error) if is_for_ever(&error) => {
                     self.move_aside(entry, error).await;

@@ -58,7 +58,7 @@ async fn batches_that_two_consumers_take_at_once_are_counted_once() {
         let (store, batches) = (world.rows.store.clone(), shuffled(batches.clone(), seed * 977));
         async move {
             for merge in batches.chunks(7) {
-                write_batches(&store, merge).await.unwrap();
+                write_batches(&store, merge, 1).await.unwrap();
             }
         }
     });
@@ -168,7 +168,7 @@ async fn compacted_rows_bill_like_the_events_they_were() {
         });
     }
     for (world, wire) in [(&events, &single), (&rows, &compacted)] {
-        write_batches(&world.rows.store, &[parsed(wire)]).await.unwrap();
+        write_batches(&world.rows.store, &[parsed(wire)], 1).await.unwrap();
     }
     assert_eq!(quarter_hours(&events).await, quarter_hours(&rows).await);
     let histogram = "SELECT latency_histogram[3] FROM usage_product_quarter_hours WHERE status_class = 2";
@@ -185,7 +185,7 @@ async fn a_day_of_any_time_zone_is_exact_in_quarter_hours() {
     let mut made = batch(Uuid::now_v7(), 0, 0);
     // One request each 61 s around the midnights of the zones below.
     made.events = (0..2_000).map(|n| wire::UsageEvent { at_ms: AT_MS + n * 61_000, ..event() }).collect();
-    write_batches(&world.rows.store, &[parsed(&made)]).await.unwrap();
+    write_batches(&world.rows.store, &[parsed(&made)], 1).await.unwrap();
     for zone in ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns", "Pacific/Chatham", "Asia/Tokyo"] {
         let by = |table: &str, time: &str, count: &str| {
             format!(
@@ -263,4 +263,17 @@ async fn a_row_that_is_wrong_is_set_aside_alone() {
         "row 0: quarter_hour_ms is missing or not valid; row 1: count is missing or not valid; \
          row 2: request_bytes is missing or not valid"
     );
+}
+
+#[tokio::test]
+async fn a_log_of_some_requests_counts_all_of_them() {
+    let world = World::start().await;
+    let epoch = Uuid::now_v7();
+    write_batches(&world.rows.store, &[parsed(&batch(epoch, 0, 1_000))], 10).await.unwrap();
+    let logged = "SELECT count(*) FROM usage_logs";
+    let some = world.number(logged).await;
+    assert!((40..=180).contains(&some), "about one in ten: {some}");
+    write_batches(&world.rows.store, &[parsed(&batch(epoch, 1, 1_000))], 0).await.unwrap();
+    assert_eq!(world.number(logged).await, some);
+    assert_eq!(world.number("SELECT sum(request_count)::bigint FROM usage_quarter_hours").await, 2_000);
 }

@@ -45,7 +45,7 @@ impl World {
 
     pub(super) fn consumer(&self, name: &str, abandoned_after: Duration) -> Consumer {
         let stream = UsageStream::new(&self.redis.url(), STREAM, GROUP, name).unwrap();
-        Consumer::new(self.rows.store.clone(), stream, self.metrics.clone(), abandoned_after)
+        Consumer::new(self.rows.store.clone(), stream, self.metrics.clone(), abandoned_after, 1)
     }
 
     /// Counts what the stream holds.
@@ -106,6 +106,8 @@ impl World {
             stream: STREAM.into(),
             group: GROUP.into(),
             consumer: "one".into(),
+            consumers: 2,
+            log_one_in: 1,
         };
         let ingest = Ingest::new(self.rows.store.clone(), &usage, self.metrics.clone()).unwrap().unwrap();
         tokio::spawn(ingest.run(stop.clone()));

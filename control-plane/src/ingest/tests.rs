@@ -85,7 +85,7 @@ async fn a_restart_between_the_commit_and_the_acknowledgement_counts_nothing_twi
     // Committed, and then the process ends.
     let entries = first.stream().read_new().await.unwrap();
     let parsed = parse_entry(Some(b"1"), entries[0].payload.clone()).unwrap().batch;
-    write::write_batches(&world.rows.store, &[parsed]).await.unwrap();
+    write::write_batches(&world.rows.store, &[parsed], 1).await.unwrap();
     drop(first);
     assert_eq!((world.counted().await, world.entries_left().await), (4, 1));
 
@@ -94,6 +94,7 @@ async fn a_restart_between_the_commit_and_the_acknowledgement_counts_nothing_twi
     assert_eq!(same.take_new().await.unwrap(), 0, "it was delivered already");
     assert_eq!(same.take_pending().await.unwrap(), 1);
     assert_eq!((world.counted().await, world.entries_left().await), (4, 0));
+    assert_eq!(world.acknowledged(epoch).await, Some(0));
 }
 
 #[tokio::test]

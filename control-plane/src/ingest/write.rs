@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use uuid::Uuid;
+
 use crate::domain::usage::billable::{BillableClasses, billable};
 use crate::domain::usage::rollup::Rollup;
 use crate::domain::usage::{Batch, BatchId, Producer, is_skewed};
@@ -29,14 +31,15 @@ struct Counted {
     reached: Vec<Reached>,
 }
 
-pub(super) async fn write_batches(store: &Store, batches: &[Batch]) -> Result<Written, StoreError> {
+/// `log_one_in` says which requests get a row in the log; all are counted.
+pub(super) async fn write_batches(store: &Store, batches: &[Batch], log_one_in: u64) -> Result<Written, StoreError> {
     let mut seen = HashSet::new();
     let distinct: Vec<&Batch> = batches.iter().filter(|batch| seen.insert(batch.id)).collect();
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let counted = store
         .run_tx("write_usage", |tx| {
             let distinct = &distinct;
-            Box::pin(async move { count(tx, distinct, now_ms).await })
+            Box::pin(async move { count(tx, distinct, log_one_in, now_ms).await })
         })
         .await?;
     let sum = |pick: fn(&Heard) -> i64| u64::try_from(counted.heard.values().map(pick).sum::<i64>()).unwrap_or(0);
@@ -49,7 +52,7 @@ pub(super) async fn write_batches(store: &Store, batches: &[Batch]) -> Result<Wr
     })
 }
 
-async fn count(tx: &Transaction<'_>, batches: &[&Batch], now_ms: i64) -> Result<Counted, StoreError> {
+async fn count(tx: &Transaction<'_>, batches: &[&Batch], log_one_in: u64, now_ms: i64) -> Result<Counted, StoreError> {
     let claimed = claim_batches(tx, batches).await?;
     let fresh: Vec<&Batch> = batches.iter().copied().filter(|batch| claimed.contains(&batch.id)).collect();
     if !fresh.is_empty() {
@@ -60,7 +63,7 @@ async fn count(tx: &Transaction<'_>, batches: &[&Batch], now_ms: i64) -> Result<
             batch.events.iter().for_each(|event| rollup.add(event, classes_of(event.kind.plan)));
             batch.compacted.iter().for_each(|row| rollup.add_compacted(row, classes_of(row.kind.plan)));
         }
-        insert_logs(tx, &logged(&fresh, &classes)).await?;
+        insert_logs(tx, &logged(&fresh, &classes, log_one_in)).await?;
         add_rollup(tx, &rollup.into_tables()).await?;
         add_days(tx, &fresh).await?;
     }
@@ -71,15 +74,23 @@ async fn count(tx: &Transaction<'_>, batches: &[&Batch], now_ms: i64) -> Result<
     Ok(Counted { batches: claimed, heard, reached })
 }
 
-fn logged<'a>(batches: &[&'a Batch], classes: &HashMap<i64, BillableClasses>) -> Vec<Logged<'a>> {
-    let mut all = Vec::with_capacity(batches.iter().map(|batch| batch.events.len()).sum());
+fn logged<'a>(batches: &[&'a Batch], classes: &HashMap<i64, BillableClasses>, log_one_in: u64) -> Vec<Logged<'a>> {
+    let mut all = Vec::new();
     for batch in batches {
         for (ordinal, event) in batch.events.iter().enumerate() {
-            let charged = classes.get(&event.kind.plan).copied().unwrap_or_default();
-            all.push(Logged { batch: batch.id, ordinal, event, billable: billable(&event.kind, charged) });
+            if is_logged(event.request_id, log_one_in) {
+                let charged = classes.get(&event.kind.plan).copied().unwrap_or_default();
+                all.push(Logged { batch: batch.id, ordinal, event, billable: billable(&event.kind, charged) });
+            }
         }
     }
     all
+}
+
+/// By the id's last, random bits: whoever else looks at the same request comes to the same answer.
+fn is_logged(request_id: Uuid, log_one_in: u64) -> bool {
+    let (_, random) = request_id.as_u64_pair();
+    random.checked_rem(log_one_in) == Some(0)
 }
 
 async fn billable_classes(
