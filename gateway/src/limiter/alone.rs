@@ -135,7 +135,8 @@ fn one(terms: &Terms) -> Ask {
 }
 
 fn answers(terms: &Terms, grant: &Grant, outcome: LimitOutcome, now: Now) -> LimitAnswers {
-    let figures = figures(&terms.core_policy(0), grant.level.div_euclid(UNITS));
+    let next_ns = grant.grows_us.saturating_mul(1_000);
+    let figures = figures(&terms.core_policy(0), grant.level.div_euclid(UNITS), next_ns);
     let month_left = match grant.quota {
         Some(QuotaLeft::Left(left)) => left,
         Some(QuotaLeft::Unseeded) | None => {

@@ -98,7 +98,7 @@ async fn see(state: &AppState, caller: &Caller, owner: Option<Uuid>, what: &str)
 pub(super) async fn recheck(state: AppState, caller: Caller, organizations: Vec<Uuid>) -> Result<Standing, StoreError> {
     let credential = credential_of(&caller);
     let (user, organizations) = (caller.user_id, &organizations);
-    let asked = state.store.read("recheck_live_watcher", |tx| {
+    let checked = state.store.read("recheck_live_watcher", |tx| {
         Box::pin(async move {
             let holder = find_holder(tx, credential).await?;
             let member_of: HashSet<Uuid> = list_memberships(tx, user, organizations).await?.into_iter().collect();
@@ -106,5 +106,5 @@ pub(super) async fn recheck(state: AppState, caller: Caller, organizations: Vec<
         })
     });
     let (holder, member_of) = checked.await?;
-    Ok(Standing { holder, asked, member_of })
+    Ok(Standing { holder, asked: organizations.clone(), member_of })
 }
