@@ -50,7 +50,7 @@ async fn a_product_made_over_rest_is_called_with_its_key_and_counted_in_postgres
 }
 
 #[tokio::test]
-async fn the_plan_of_a_subscription_is_enforced_exactly_on_one_node() {
+async fn the_plan_of_a_subscription_is_enforced_to_its_bound_on_one_node() {
     let world = World::start().await;
     let ann = world.publisher("ann").await;
     for (slug, algorithm, burst) in
@@ -60,12 +60,14 @@ async fn the_plan_of_a_subscription_is_enforced_exactly_on_one_node() {
         let plan = json!({ "rate_limit": 6, "policy": policy });
         let catalog = ann.product(slug).endpoint("GET", "/x", &world.upstream.url()).plan(plan).publish().await;
         let url = format!("{}{}/x", world.gateway().url, catalog.path);
+        // What a single node may owe beyond the bucket: e = ⌊B/2⌋ at most.
+        let overdraft = burst / 2;
         let mut answers = Vec::new();
-        for _ in 0..burst + 2 {
+        for _ in 0..burst + overdraft + 2 {
             answers.push(world.client.get(&url).header("x-api-key", &catalog.key).send().await.unwrap());
         }
         let good = answers.iter().filter(|answer| answer.status() == 200).count();
-        assert_eq!(good, burst, "{algorithm}");
+        assert!((burst..=burst + overdraft).contains(&good), "{algorithm}: {good} of {burst}");
         let refused = answers.pop().unwrap();
         assert_eq!(refused.status(), 429, "{algorithm}");
         assert!(refused.headers()["retry-after"].to_str().unwrap().parse::<u32>().unwrap() >= 1);

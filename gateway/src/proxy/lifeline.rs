@@ -66,7 +66,7 @@ pub(crate) struct Lifeline {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchRules {
     pub(crate) header_timeout: Duration,
-    /// Allowed on top of it on a connection that was already in use.
+    /// The same on a connection that was already in use: there it holds from the last answer on.
     pub(crate) keepalive_timeout: Duration,
     pub(crate) body_rate_bytes_min: u64,
 }
@@ -161,13 +161,20 @@ impl Connection {
     }
 }
 
+impl WatchRules {
+    /// No look comes later than the shortest time-out.
+    fn tick(self, tick: Duration) -> Duration {
+        tick.min(self.header_timeout).min(self.keepalive_timeout)
+    }
+}
+
 /// When the watch of one connection (or stream) looks next. It outlives the requests of its connection: most end before it
 /// is ever due, and a timer made for each of them would cost more than all looks.
 pub(crate) struct Ticker(Pin<Box<tokio::time::Sleep>>);
 
 impl Ticker {
     pub(crate) fn new(rules: WatchRules) -> Ticker {
-        Ticker(Box::pin(tokio::time::sleep(IDLE_TICK.min(rules.header_timeout))))
+        Ticker(Box::pin(tokio::time::sleep(rules.tick(IDLE_TICK))))
     }
 
     async fn due(&mut self) {
@@ -190,8 +197,8 @@ pub(crate) async fn watch<T>(
 ) -> Option<T> {
     let mut serve = pin!(LIFELINE.scope(lifeline.clone(), serve));
     let began_us = mono_us();
-    let idle = if is_first { Duration::ZERO } else { rules.keepalive_timeout };
-    let header_by_us = began_us.saturating_add(micros(rules.header_timeout.saturating_add(idle)));
+    let patience = if is_first { rules.header_timeout } else { rules.keepalive_timeout };
+    let header_by_us = began_us.saturating_add(micros(patience));
     let mut body = BodyWindow::default();
     loop {
         tokio::select! {
@@ -205,7 +212,7 @@ pub(crate) async fn watch<T>(
         } else {
             ((now.mono_us >= header_by_us).then_some(Cut::HeaderDeadline), IDLE_TICK)
         };
-        ticker.again_in(tick.min(rules.header_timeout));
+        ticker.again_in(rules.tick(tick));
         if let Some(cut) = cut {
             lifeline.set_cut(cut);
             return None;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{HOST, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use pingora::http::RequestHeader;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, ErrorType, OrErr as _, Result};
 use pingora_proxy::Session;
 
 use super::Gateway;
@@ -108,7 +109,11 @@ impl Gateway {
             }
             headers.append(VIA, VIA_VALUE);
         });
-        head.set_raw_path(admitted.path_and_query.as_bytes())
+        // What was decided on is in normal form: a plain path, which an URI gives back byte by byte.
+        let path = PathAndQuery::try_from(admitted.path_and_query.as_str());
+        let path = path.or_err(ErrorType::InternalError, "a path in normal form is a path")?;
+        head.set_uri(Uri::from(path));
+        Ok(())
     }
 
     pub(super) fn pass_request_body(

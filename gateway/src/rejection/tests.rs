@@ -118,7 +118,7 @@ fn statuses_and_headers_are_those_of_the_design() {
 #[test]
 fn the_body_is_a_problem_document_without_the_query() {
     let body = Rejection::RateLimited { retry_after_s: 3 }.body("/acme/p1/\"x\"?apikey=secret", "0190-id");
-    insta::assert_snapshot!(String::from_utf8(body.to_vec()).unwrap(), @r#"{"type":"/errors/rate_limited","title":"Too many requests","status":429,"detail":"Retry after the seconds in the Retry-After header.","instance":"/acme/p1/\"x\"","code":"rate_limited","request_id":"0190-id"}"#);
+    insta::assert_snapshot!(String::from_utf8(body.to_vec()).unwrap(), @r#"{"type":"/errors/rate_limited","title":"Too many requests","status":429,"detail":"The limit per minute is reached; retry in 3 s.","instance":"/acme/p1/\"x\"","code":"rate_limited","request_id":"0190-id"}"#);
 }
 
 #[test]

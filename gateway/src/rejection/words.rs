@@ -112,6 +112,15 @@ impl Rejection {
             Rejection::BodyTooLarge { limit_bytes } => {
                 return Cow::Owned(format!("This product takes bodies of at most {limit_bytes} bytes."));
             }
+            Rejection::RateLimited { retry_after_s } => {
+                let seconds = (*retry_after_s).max(1);
+                return Cow::Owned(format!("The limit per minute is reached; retry in {seconds} s."));
+            }
+            Rejection::QuotaExceeded { retry_after_s } => {
+                let seconds = (*retry_after_s).max(1);
+                let detail = "The quota of the month is used up";
+                return Cow::Owned(format!("{detail}; retry in {seconds} s, or change to a larger plan."));
+            }
             Rejection::MethodNotAllowed(_) => "The Allow header lists the methods that are served at this path.",
             Rejection::BadHost(fault) | Rejection::BadFraming(fault) => fault,
             Rejection::BadRequest => "The request could not be read.",
@@ -133,8 +142,6 @@ impl Rejection {
             Rejection::RequestTimeout => "Send the request faster.",
             Rejection::UriTooLong => "The path and query are longer than the gateway accepts.",
             Rejection::HeadersTooLarge => "The headers are more or longer than the gateway accepts.",
-            Rejection::RateLimited { .. } => "Retry after the seconds in the Retry-After header.",
-            Rejection::QuotaExceeded { .. } => "Retry in the next period, or change to a larger plan.",
             Rejection::TooManyConnections => "This address holds too many connections.",
             Rejection::Internal => "The failure was logged with the request id.",
             Rejection::MethodUnknown => "Methods are GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.",
