@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod access_tokens;
+pub mod analytics;
 pub mod audit;
 pub mod auth;
 pub mod catalog;
@@ -15,7 +16,9 @@ pub mod health;
 pub mod idempotency;
 pub mod keys;
 pub mod layers;
+pub mod live;
 pub mod members;
+pub mod metering;
 pub mod nodes;
 pub mod openapi;
 pub mod organizations;
@@ -29,6 +32,7 @@ pub mod sessions;
 pub mod source;
 pub mod state;
 pub mod subscriptions;
+pub mod usage_access;
 pub mod users;
 pub mod write;
 

@@ -93,6 +93,10 @@ pub struct Usage {
     pub stream: String,
     pub group: String,
     pub consumer: String,
+    /// How many take from the stream at once, each with a connection to Postgres.
+    pub consumers: usize,
+    /// One request in so many gets a row in `usage_logs`; 0: none. Counts and bills hold every one.
+    pub log_one_in: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -149,6 +153,9 @@ pub struct Logs {
 pub struct Retention {
     pub usage_log_days: u32,
     pub usage_minute_days: u32,
+    pub usage_quarter_hour_days: u32,
+    pub usage_hour_days: u32,
+    pub ingest_failure_days: u32,
     pub config_change_days: u32,
 }
 
@@ -285,6 +292,8 @@ fn take_usage(section: &mut Section<'_>) -> Usage {
         stream: section.string("stream", "apihub:usage"),
         group: section.string("group", "control-plane"),
         consumer: section.string("consumer", "control-plane-1"),
+        consumers: size(section.integer("consumers", 2, 1..=16)),
+        log_one_in: section.integer("log_one_in", 1, 0..=1_000_000),
     }
 }
 
@@ -362,7 +371,11 @@ fn take_logs(section: &mut Section<'_>) -> Logs {
 fn take_retention(section: &mut Section<'_>) -> Retention {
     Retention {
         usage_log_days: days(section.integer("usage_log_days", 30, 1..=RETENTION_DAYS_MAX)),
-        usage_minute_days: days(section.integer("usage_minute_days", 90, 1..=RETENTION_DAYS_MAX)),
+        usage_minute_days: days(section.integer("usage_minute_days", 7, 1..=RETENTION_DAYS_MAX)),
+        // A month that is billed late, and its invoice disputed, is still there.
+        usage_quarter_hour_days: days(section.integer("usage_quarter_hour_days", 460, 62..=RETENTION_DAYS_MAX)),
+        usage_hour_days: days(section.integer("usage_hour_days", 400, 62..=RETENTION_DAYS_MAX)),
+        ingest_failure_days: days(section.integer("ingest_failure_days", 90, 1..=RETENTION_DAYS_MAX)),
         config_change_days: days(section.integer("config_change_days", 7, 1..=RETENTION_DAYS_MAX)),
     }
 }

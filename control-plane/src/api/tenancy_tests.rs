@@ -8,7 +8,8 @@ use super::fixture::{Shop, ask_database};
 use crate::testing::{Answer, App, Client};
 
 /// Not a tenant's: the operator's, the caller's own, or the public's.
-const NOT_OF_A_TENANT: &[&str] = &["/v1/nodes/", "/v1/sessions/", "/v1/access-tokens/", "/v1/catalog/"];
+const NOT_OF_A_TENANT: &[&str] =
+    &["/v1/nodes/", "/v1/metering/", "/v1/sessions/", "/v1/access-tokens/", "/v1/catalog/"];
 /// Deepest body that is made up; bodies are flatter than this.
 const DEPTH_MAX: usize = 4;
 
@@ -222,8 +223,11 @@ const TRIED_ELSEWHERE: &[&str] = &[
     "/v1/users",
     "/v1/sessions",
     "/v1/access-tokens",
+    // A ticket changes nothing that anybody has.
+    "/v1/live/tickets",
     "/v1/nodes",
     "/v1/fleet",
+    "/v1/metering",
     "/v1/organizations/{id}/members",
     "/v1/subscriptions/{id}/approve",
     "/v1/subscriptions/{id}/reject",

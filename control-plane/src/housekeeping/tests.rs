@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::run_once;
+use super::{move_periods, remove_expired};
 use crate::api::fixture::{Shop, ask_database};
 use crate::domain::period::BillingPeriod;
 use crate::testing::App;
@@ -14,7 +14,8 @@ async fn sql(app: &App, text: &str) {
 }
 
 async fn keep_house(app: &App) {
-    run_once(&app.state.store, &app.state.settings.retention).await.unwrap();
+    move_periods(&app.state.store).await.unwrap();
+    remove_expired(&app.state.store).await.unwrap();
 }
 
 const TWO_MONTHS_BACK: &str = "UPDATE subscriptions SET period_start = period_start - interval '2 months',

@@ -19,8 +19,8 @@ use super::stop::QUIET;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::metrics::labels::ConnectionRefusal;
-use crate::proxy::{Gateway, KEPT_ALIVE};
 use crate::proxy::lifeline::{Connection, Cut, Lifeline, Ticker, WatchRules, watch};
+use crate::proxy::{Gateway, KEPT_ALIVE};
 use crate::settings::Client;
 
 /// Malformed streams after which an HTTP/2 connection is closed; the framework's own loop has the same bound.

@@ -69,6 +69,7 @@ fn rule_of_field(name: &str) -> Rule {
         "password" | "new" => text(PASSWORD, PASSWORD_CHARS_MIN, PASSWORD_CHARS_MAX),
         "description" => text(PROSE, 0, DESCRIPTION_CHARS_MAX),
         "note" => text(PROSE, 0, NOTE_CHARS_MAX),
+        "reason" => text(PROSE, 1, NOTE_CHARS_MAX),
         "currency" => form(CURRENCY),
         "time_zone" => text(TIME_ZONE, 1, 64),
         "price" | "overage_price_per_1000" => form(MONEY),
