@@ -6,6 +6,7 @@ pub mod access_tokens;
 pub mod analytics;
 pub mod audit;
 pub mod auth;
+pub mod billing;
 pub mod catalog;
 pub mod endpoints;
 pub mod etag;

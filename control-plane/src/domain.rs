@@ -8,6 +8,7 @@ mod text_enum;
 pub mod analytics;
 pub mod endpoint;
 pub mod host;
+pub mod invoice;
 pub mod key;
 pub mod period;
 pub mod plan;

@@ -2,6 +2,7 @@
 //! usage that they report. Refuses to sit on the path of a consumer's request.
 
 pub mod api;
+pub mod billing;
 pub mod bootstrap;
 pub mod changes;
 pub mod delivery;

@@ -57,7 +57,8 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
     let store = Store::new(&settings.database, metrics.clone())?;
     let revisions = Revisions::start(store.clone(), settings.retention.config_change_days, shutdown);
     let queue = Queue::new(settings.usage.redis_url.as_ref().map(|url| url.expose()))?;
-    let (jobs, job_metrics) = (jobs::all(&settings.retention), JobMetrics::register(metrics.registry())?);
+    let (jobs, job_metrics) =
+        (jobs::all(&settings.retention, settings.billing), JobMetrics::register(metrics.registry())?);
     let scheduler = Scheduler::new(store.clone(), queue, jobs, Uuid::now_v7().to_string(), job_metrics);
     watched::spawn("jobs", shutdown, scheduler.run(shutdown.clone()));
     let gauges = MeteringMetrics::register(metrics.registry())?;

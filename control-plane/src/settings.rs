@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rust_decimal::Decimal;
 use settings::{Reader, Secret, Section, SettingsErrors};
 use snapshot::guard::{AddressPolicy, AllowedRange};
 use url::{Host, Url};
@@ -15,6 +16,8 @@ mod tests;
 
 /// One bound for every kind of retention: ten years, in days.
 const RETENTION_DAYS_MAX: u64 = 3660;
+/// Digits after the point that the database keeps of the platform's fee.
+const FEE_DIGITS_MAX: u32 = 4;
 /// The longest session, in seconds: 90 days.
 const SESSION_S_MAX: u64 = 90 * 24 * 3600;
 
@@ -31,6 +34,20 @@ pub struct Settings {
     pub upstream: AddressPolicy,
     pub logs: Logs,
     pub retention: Retention,
+    pub billing: Billing,
+}
+
+/// What the platform takes, and how long it waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Billing {
+    /// Of what a publisher charges.
+    pub fee_percent: Decimal,
+    /// From the issue of an invoice to its due date.
+    pub due_days: u16,
+    /// From the due date until the gateways answer 402.
+    pub grace_days: u16,
+    /// Whether operators may move billing time.
+    pub simulation_clock: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -186,6 +203,7 @@ impl Settings {
             upstream: AddressPolicy { allow: take_allowed(&mut reader.section("upstream")), own_listeners },
             logs: take_logs(&mut reader.section("logs")),
             retention: take_retention(&mut reader.section("retention")),
+            billing: take_billing(&mut reader.section("billing")),
             rest,
             feed,
             gateway_url,
@@ -378,6 +396,29 @@ fn take_retention(section: &mut Section<'_>) -> Retention {
         ingest_failure_days: days(section.integer("ingest_failure_days", 90, 1..=RETENTION_DAYS_MAX)),
         config_change_days: days(section.integer("config_change_days", 7, 1..=RETENTION_DAYS_MAX)),
     }
+}
+
+fn take_billing(section: &mut Section<'_>) -> Billing {
+    let text = section.string("fee_percent", "0");
+    let fee_percent = text.parse::<Decimal>().ok().filter(|fee| {
+        *fee >= Decimal::ZERO && *fee <= Decimal::ONE_HUNDRED && fee.normalize().scale() <= FEE_DIGITS_MAX
+    });
+    if fee_percent.is_none() {
+        section.fault(
+            "fee_percent",
+            "must be a number from 0 to 100 with 4 digits after the point at most, as in \"2.5\"",
+        );
+    }
+    Billing {
+        fee_percent: fee_percent.unwrap_or_default(),
+        due_days: short(section.integer("due_days", 14, 0..=365)),
+        grace_days: short(section.integer("grace_days", 7, 0..=365)),
+        simulation_clock: section.boolean("simulation_clock", false),
+    }
+}
+
+fn short(value: u64) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
 }
 
 /// The ranges above keep every value far below the type's end.

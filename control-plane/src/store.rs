@@ -5,15 +5,20 @@
 pub mod access_tokens;
 pub mod analytics;
 pub mod audit;
+pub mod billing_events;
+pub mod billing_months;
+pub mod budgets;
 pub mod catalog;
 pub mod changes;
 mod copy;
+pub mod dunning;
 pub mod endpoints;
 mod error;
 pub mod fleet;
 pub mod health;
 pub mod housekeeping;
 pub mod idempotency;
+pub mod invoices;
 pub mod jobs;
 pub mod keys;
 pub mod live;
@@ -26,6 +31,7 @@ pub mod plans;
 pub mod product_hosts;
 pub mod products;
 pub mod quota;
+pub mod ratings;
 pub mod registration;
 pub mod releases;
 pub mod rollups;
@@ -36,6 +42,7 @@ pub mod subscriptions;
 mod transaction;
 pub mod usage;
 pub mod users;
+pub mod what_if;
 
 #[cfg(test)]
 mod tests;

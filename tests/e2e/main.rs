@@ -6,6 +6,7 @@
 mod harness;
 
 mod answers;
+mod billing;
 mod fast_101;
 mod faults;
 mod happy_path;

@@ -5,15 +5,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Job;
-use crate::settings::Retention;
+use crate::settings::{Billing, Retention};
 use crate::store::{self, Store, usage};
-use crate::{housekeeping, metering};
+use crate::{billing, housekeeping, metering};
 
 const ROLL_UP_INTERVAL: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-pub fn all(retention: &Retention) -> Vec<Job> {
+pub fn all(retention: &Retention, terms: Billing) -> Vec<Job> {
     vec![
         with(retention, "usage_partitions", HOUR, |store, retention| async move {
             Ok(store::housekeeping::keep_partitions(&store, &retention).await?)
@@ -29,6 +29,9 @@ pub fn all(retention: &Retention) -> Vec<Job> {
             Ok(usage::prune_failures(&store, days).await.map(|_| ())?)
         }),
         Job::new("subscription_periods", HOUR, |store| async move { Ok(housekeeping::move_periods(&store).await?) }),
+        Job::new("billing", MINUTE, move |store| async move {
+            Ok(billing::job::run_once(&store, &terms, None).await.map(|_| ())?)
+        }),
         Job::new("expired_rows", HOUR, |store| async move { Ok(housekeeping::remove_expired(&store).await?) }),
     ]
 }

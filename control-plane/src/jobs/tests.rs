@@ -269,7 +269,13 @@ async fn every_job_of_ours_succeeds_on_a_new_database() {
         ingest_failure_days: 90,
         config_change_days: 7,
     };
-    for job in all(&retention) {
+    let billing = crate::settings::Billing {
+        fee_percent: rust_decimal::Decimal::ZERO,
+        due_days: 14,
+        grace_days: 7,
+        simulation_clock: false,
+    };
+    for job in all(&retention, billing) {
         (job.work)(world.rows.store.clone()).await.unwrap_or_else(|error| panic!("{}: {error:#}", job.name));
     }
 }
