@@ -40,7 +40,9 @@ const QUOTA: usize = 100;
 /// What a limiter lets through at least of one exact bucket: one that refuses everything fails.
 const CALM_PERCENT: usize = 97;
 /// Phases without a fault, until none of their questions to Redis went unanswered.
-const CALM_TRIES: usize = 4;
+const CALM_TRIES: usize = 3;
+/// Where the machine has never been calm.
+const BUSY_PERCENT: usize = 85;
 const BROKEN_PERCENT: usize = 70;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,10 +61,10 @@ async fn a_fleet_holds_its_bounds_through_every_fault() {
     verdicts.finish();
 }
 
-/// Nothing breaks. Where the machine was too busy for Redis to answer in time, the bounds hold all the same, and what was let through
-/// is judged by another try.
+/// Nothing breaks. Where the machine was too busy for Redis to answer in time, the bounds hold all the same, and there is another try
+/// at letting through all that there is.
 async fn calm(fleet: &mut Fleet, verdicts: &mut Verdicts) {
-    for tries_left in (0..CALM_TRIES).rev() {
+    for _ in 0..CALM_TRIES {
         let unanswered = fleet.unanswered().await;
         let bucket = fleet.bucket_buyer().await;
         let sliding = fleet.buyer(Algorithm::SlidingWindow, OnRedisDown::FairShare, json!({})).await;
@@ -71,7 +73,7 @@ async fn calm(fleet: &mut Fleet, verdicts: &mut Verdicts) {
         let (of_bucket, of_sliding, of_fixed) =
             tokio::join!(flooder.flood(&bucket, start), flooder.flood(&sliding, start), flooder.flood(&fixed, start));
         let was_calm = fleet.unanswered().await == unanswered;
-        let least_percent = if was_calm || tries_left == 0 { CALM_PERCENT } else { 0 };
+        let least_percent = if was_calm { CALM_PERCENT } else { BUSY_PERCENT };
         let bound = fleet.bound(&bucket, size, |_| 0.0).await;
         verdicts.bucket("calm", &bucket, &of_bucket, bound, least_percent);
         let limit = sliding.policy.burst() as usize;

@@ -141,7 +141,7 @@ impl Fleet {
     /// Postgres knows of so many admitted requests of this buyer.
     pub async fn wait_until_counted(&self, buyer: &Buyer, admitted: usize) {
         let sql = format!(
-            "SELECT coalesce(sum(u.admitted_count), 0)::bigint FROM usage_minutes u
+            "SELECT coalesce(sum(u.admitted_count), 0)::bigint FROM usage_quarter_hours u
              JOIN subscriptions s ON s.meter_id = u.subscription_meter_id WHERE s.id = '{}'",
             buyer.catalog.subscription
         );

@@ -63,14 +63,15 @@ impl World {
         command.query_async(&mut self.redis().await).await.unwrap()
     }
 
-    /// Requests of a key in a minute: so many admitted, so many of them failed by us.
-    async fn use_up(&self, key: i64, minute: &str, admitted: i64, failed: i64) {
+    /// Requests of a key in a quarter of an hour: so many admitted, so many of them failed by us.
+    async fn use_up(&self, key: i64, quarter_hour: &str, admitted: i64, failed: i64) {
         let sql = format!(
-            "INSERT INTO usage_minutes (subscription_meter_id, minute, key_meter_id, plan_meter_id, endpoint_meter_id, status_class,
-                 product_meter_id, request_count, admitted_count, failed_count, billable_count, request_bytes, response_bytes, latency_us_sum)
-             VALUES ($1, '{minute}', $2, 1, 1, 2, 1, $3, $3, $4, 0, 0, 0, 0)
-             ON CONFLICT (subscription_meter_id, minute, key_meter_id, plan_meter_id, endpoint_meter_id, status_class)
-             DO UPDATE SET request_count = usage_minutes.request_count + $3, admitted_count = usage_minutes.admitted_count + $3"
+            "INSERT INTO usage_quarter_hours AS u (subscription_meter_id, quarter_hour, key_meter_id, plan_meter_id, endpoint_meter_id,
+                 status_class, product_meter_id, request_count, admitted_count, failed_count, limited_count, billable_count,
+                 request_bytes, response_bytes, latency_us_sum, upstream_latency_us_sum)
+             VALUES ($1, '{quarter_hour}', $2, 1, 1, 2, 1, $3, $3, $4, 0, 0, 0, 0, 0, 0)
+             ON CONFLICT (subscription_meter_id, quarter_hour, key_meter_id, plan_meter_id, endpoint_meter_id, status_class)
+             DO UPDATE SET request_count = u.request_count + $3, admitted_count = u.admitted_count + $3"
         );
         self.rows.sql(&sql, &[&self.subscription, &key, &admitted, &failed]).await;
     }
@@ -176,7 +177,7 @@ async fn after_redis_was_emptied_the_count_comes_back_and_a_hard_quota_still_hol
     world.miss(&world.name()).await;
     assert_eq!(gateway.wait_until_seeded().await, QuotaLeft::Left(35), "100 included, 70 admitted, 5 failed by us");
     let (first, _) = gateway.take(20).await;
-    world.use_up(world.live_key, "2026-11-20 10:01Z", i64::from(first), 0).await;
+    world.use_up(world.live_key, "2026-11-20 10:15Z", i64::from(first), 0).await;
 
     let () = world.command(&["FLUSHALL"]).await;
     assert_eq!(gateway.take(10).await.1, QuotaLeft::Unseeded, "nobody guesses");
@@ -199,7 +200,7 @@ async fn only_live_requests_of_the_publishers_month_count() {
     world.rows.sql(tokyo, &[]).await;
     world.use_up(world.test_key, "2026-11-20 10:00Z", 1_000, 0).await;
     for (minute, admitted) in
-        [("2026-10-31 14:59Z", 100), ("2026-10-31 15:00Z", 1), ("2026-11-30 14:59Z", 2), ("2026-11-30 15:00Z", 200)]
+        [("2026-10-31 14:45Z", 100), ("2026-10-31 15:00Z", 1), ("2026-11-30 14:45Z", 2), ("2026-11-30 15:00Z", 200)]
     {
         world.use_up(world.live_key, minute, admitted, 0).await;
     }

@@ -1,4 +1,4 @@
-//! What a subscription has used of a month, from the rollups: for putting back what Redis lost. Counts as the gateways do:
+//! What a subscription has used of a month, from the billing record: for putting back what Redis lost. Counts as the gateways do:
 //! admitted requests of live keys, less those that failed by our own making.
 
 use tokio_postgres::Row;
@@ -27,8 +27,8 @@ pub async fn used_in_periods(store: &Store, wanted: &[PeriodOf]) -> Result<Vec<U
     let sql = "-- quota.used_in_periods
         SELECT w.subscription, w.period, (
             SELECT coalesce(sum(u.admitted_count - u.failed_count), 0)::bigint
-            FROM usage_minutes u JOIN api_keys k ON k.meter_id = u.key_meter_id AND k.environment = 'live'
-            WHERE u.subscription_meter_id = w.subscription AND u.minute >= b.starts_at AND u.minute < b.ends_at)
+            FROM usage_quarter_hours u JOIN api_keys k ON k.meter_id = u.key_meter_id AND k.environment = 'live'
+            WHERE u.subscription_meter_id = w.subscription AND u.quarter_hour >= b.starts_at AND u.quarter_hour < b.ends_at)
         FROM unnest($1::bigint[], $2::int[]) AS w (subscription, period)
         JOIN subscriptions s ON s.meter_id = w.subscription
         JOIN api_products p ON p.id = s.product_id
