@@ -45,6 +45,7 @@ impl Gateway {
             Err(rejection) => Err(rejection.into()),
         };
         match decision {
+            Ok(Decision::Admitted(_)) if self.book.usage.must_refuse() => Verdict::Refuse(Rejection::UsageStorageFull),
             Ok(Decision::Admitted(admitted)) => {
                 self.admit(session, ctx, admitted);
                 Verdict::Proceed

@@ -71,9 +71,12 @@ impl Gateway {
         head.insert_header(DATE, get_cached_date())?;
         ctx.status = head.status.as_u16();
         let is_bodiless = ctx.method == Method::HEAD || body.is_empty();
-        session.write_response_header(Box::new(head), is_bodiless).await?;
         if !is_bodiless {
             ctx.response_came(body.len(), true);
+        }
+        self.book.record_answer(ctx);
+        session.write_response_header(Box::new(head), is_bodiless).await?;
+        if !is_bodiless {
             session.write_response_body(Some(body), true).await?;
         }
         Ok(())
