@@ -9,6 +9,7 @@ mod answers;
 mod fast_101;
 mod faults;
 mod happy_path;
+mod metering;
 mod protocols;
 mod revocation;
 mod stack;

@@ -34,6 +34,9 @@ const WATERMARK_SLACK_MS: i64 = 2_000;
 const REFUSAL_EVENTS_MAX: u32 = 1_000;
 /// From this fill of a ring on, in thousandths, a gateway that cannot store usage counts as full.
 const FULL_PERMILLE: u64 = 750;
+/// How often room is looked after, and how soon again when it could not be made.
+const ROOM_LOOK_EVERY: Duration = Duration::from_secs(1);
+const ROOM_RETRY_AFTER: Duration = Duration::from_secs(10);
 /// For records that were begun before the rings were closed.
 const CLOSE_WAIT: Duration = Duration::from_millis(20);
 
@@ -57,6 +60,7 @@ pub(super) struct State {
     low_watermark_ms: i64,
     wants_rows: bool,
     is_failing: bool,
+    make_room_at: Option<Instant>,
     refusal_second: i64,
     refusal_events: u32,
 }
@@ -70,6 +74,7 @@ impl State {
             low_watermark_ms: 0,
             wants_rows: false,
             is_failing: false,
+            make_room_at: None,
             refusal_second: 0,
             refusal_events: 0,
         }
@@ -217,23 +222,36 @@ impl Collector {
 
     /// Makes room in the spool where it runs short, and says how full everything is.
     fn keep_room(&mut self) {
-        let mut spool = lock(&self.spool);
-        // Tried again at the next look.
-        drop(spool.prepare());
-        if spool.wants_compaction() {
-            spool.free();
-            match spool.compact() {
-                Ok(Some(done)) => {
-                    self.metrics.usage.events_summed_total.inc_by(done.events);
-                    info!(events = done.events, rows = done.rows, "usage that waits for Redis was summed up");
-                }
-                Ok(None) => {}
-                Err(error) => self.metrics.usage.compaction_failed(&error),
-            }
+        if self.state.make_room_at.is_none_or(|at| Instant::now() >= at) {
+            let wait = self.make_room();
+            self.state.make_room_at = Some(Instant::now() + wait);
         }
-        drop(spool);
         let fill = self.rings.fill_permille();
         self.metrics.usage.ring_fill_ratio.set(f64::from(u32::try_from(fill).unwrap_or(u32::MAX)) / 1_000.0);
         self.rings.set_full(self.state.is_failing && fill >= FULL_PERMILLE);
+    }
+
+    /// Answers when to look again.
+    fn make_room(&mut self) -> Duration {
+        let mut spool = lock(&self.spool);
+        // Without a next file only sums are taken; that is seen in the spool itself.
+        drop(spool.prepare());
+        if !spool.wants_compaction() {
+            return ROOM_LOOK_EVERY;
+        }
+        spool.free();
+        match spool.compact() {
+            Ok(Some(done)) => {
+                self.metrics.usage.events_summed_total.inc_by(done.events);
+                info!(events = done.events, rows = done.rows, "usage that waits for Redis was summed up");
+                // More of it in a moment: the rings come first.
+                LOOK_EVERY
+            }
+            Ok(None) => ROOM_LOOK_EVERY,
+            Err(error) => {
+                self.metrics.usage.compaction_failed(&error);
+                ROOM_RETRY_AFTER
+            }
+        }
     }
 }

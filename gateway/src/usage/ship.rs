@@ -171,9 +171,13 @@ impl Shipper {
         let keys: Vec<String> = spools.iter().map(|spool| acknowledgement_key(&lock(spool))).collect();
         let acknowledged = self.link.acknowledged(&keys).await?;
         for (spool, sequence) in spools.iter().zip(acknowledged) {
-            let Some(sequence) = sequence else { continue };
-            let newly = lock(spool).acknowledge(sequence, Instant::now());
-            self.metrics.usage.batches_acknowledged_total.inc_by(newly);
+            let (mut spool, now) = (lock(spool), Instant::now());
+            match sequence {
+                Some(sequence) => {
+                    self.metrics.usage.batches_acknowledged_total.inc_by(spool.acknowledge(sequence, now));
+                }
+                None => spool.note_silence(now),
+            }
         }
         Ok(())
     }

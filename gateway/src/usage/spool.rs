@@ -1,6 +1,7 @@
 //! The sealed batches of one epoch on disk, oldest first, until they are acknowledged and a day has passed. A batch that was
 //! offered to Redis never changes. Connects to nothing, and never forgets what was not acknowledged.
 
+mod acknowledge;
 mod compact;
 mod recover;
 mod segment;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 use uuid::Uuid;
 
+use self::acknowledge::Probe;
 use self::segment::Segment;
 use super::frame::{BatchHead, batch_frame};
 
@@ -59,6 +61,8 @@ pub(super) struct Spool {
     /// Batches before it are on the disk, and not only on their way to it.
     synced_before: u64,
     acknowledged: Option<u64>,
+    /// While Redis holds no acknowledgement though there was one.
+    probe: Option<Probe>,
     /// As the newest batch has them.
     positions: Vec<u64>,
     low_watermark_ms: i64,
@@ -152,6 +156,7 @@ impl Spool {
             next_offer: 0,
             synced_before: 0,
             acknowledged: None,
+            probe: None,
             positions: Vec::new(),
             low_watermark_ms: 0,
             is_closed: false,
@@ -300,72 +305,6 @@ impl Spool {
             self.next_offer = entry.sequence.saturating_add(1);
         }
         outgoing
-    }
-
-    /// Redis took it.
-    pub(super) fn sent(&mut self, sequence: u64, id: &str) {
-        let index = self.index(sequence);
-        let entry = self.entries.get_mut(index).filter(|entry| entry.sequence == sequence);
-        if let Some(offered) = entry.and_then(|entry| entry.offered.as_mut()) {
-            offered.id = Some(id.into());
-        }
-    }
-
-    /// Batches that were offered long enough ago and are not acknowledged.
-    pub(super) fn overdue(&self, count_max: usize, now: Instant) -> Vec<Overdue> {
-        let behind = self.entries.iter().skip(self.index(self.first_unacknowledged()));
-        let offered = behind.take_while(|entry| entry.sequence < self.next_offer);
-        let overdue = offered.filter_map(|entry| {
-            let offered = entry.offered.as_ref()?;
-            (now.saturating_duration_since(offered.at) >= offered.wait).then(|| (entry.sequence, offered.id.clone()))
-        });
-        overdue.take(count_max).collect()
-    }
-
-    /// Looks after this batch again later. `is_gone`: it is offered again now, and given back to be sent.
-    pub(super) fn look_again(&mut self, sequence: u64, is_gone: bool, now: Instant) -> Option<Outgoing> {
-        let index = self.index(sequence);
-        let entry = self.entries.get_mut(index).filter(|entry| entry.sequence == sequence)?;
-        let offered = entry.offered.as_mut()?;
-        offered.at = now;
-        offered.wait = offered.wait.saturating_mul(2).clamp(RESEND_AFTER, RESEND_AFTER_MAX);
-        if !is_gone {
-            return None;
-        }
-        offered.id = None;
-        let segment = find(&self.segments, entry.segment)?;
-        Some(entry.outgoing(segment.file.clone()))
-    }
-
-    /// The database has every batch up to this one. Less than before: it lost some, and they are offered again. Answers how
-    /// many batches are newly acknowledged.
-    pub(super) fn acknowledge(&mut self, sequence: u64, now: Instant) -> u64 {
-        if self.next_sequence == 0 {
-            return 0;
-        }
-        let before = self.acknowledged.replace(sequence.min(self.next_sequence.saturating_sub(1)));
-        let Some(before) = before.filter(|before| *before > sequence) else {
-            let first = before.map_or(0, |before| before.saturating_add(1));
-            return self.first_unacknowledged().saturating_sub(first);
-        };
-        let first = self.index(sequence.saturating_add(1));
-        for entry in self.entries.iter_mut().skip(first).take_while(|entry| entry.sequence <= before) {
-            entry.offered = Some(Offered { at: now, wait: Duration::ZERO, id: None });
-        }
-        0
-    }
-
-    /// Writes down how far the database is, so that a successor does not send a whole day again. A lost write costs no more
-    /// than that.
-    pub(super) fn save_acknowledged(&self) -> io::Result<()> {
-        let text = self.acknowledged.map(|sequence| sequence.to_string()).unwrap_or_default();
-        std::fs::write(self.dir.join(ACKNOWLEDGED), text)
-    }
-
-    /// Batches that are not acknowledged, and when the oldest of them was sealed.
-    pub(super) fn unacknowledged(&self) -> (usize, Option<i64>) {
-        let first = self.index(self.first_unacknowledged());
-        (self.entries.len() - first, self.entries.get(first).map(|entry| entry.at_ms))
     }
 
     /// Whether some batch was never offered.

@@ -402,6 +402,39 @@ async fn a_live_row_is_there_at_once_and_counts_tell_of_all() {
     assert_eq!(node.metrics.usage.live_lost_total.get(), 0);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_absence_of_redis_is_summed_up_exactly_and_stays_within_its_room() {
+    const EVENTS: u64 = 900_000;
+    let (mut redis, dir) = (RedisServer::start(), dir());
+    redis.kill();
+    let node = Node::start(Some(redis.url()), dir.path());
+    for first in (0..EVENTS).step_by(20_000) {
+        for number in first..first + 20_000 {
+            node.recorder.record(&record(number % 50, Verdict::Proxied));
+        }
+        // Not faster than it is stored, or the rings would overflow.
+        let stored = || async { (node.metrics.usage.events_total.get() >= first).then_some(()) };
+        eventually("it is collected", stored).await;
+    }
+    assert!(node.metrics.usage.spool_bytes.get() <= 64 << 20);
+    assert!(node.metrics.usage.events_summed_total.get() > EVENTS / 4, "most of it is sums by now");
+    redis.start_again();
+    let mut database = Database::default();
+    let deadline = Instant::now() + PATIENCE;
+    while database.count() < EVENTS {
+        consume(&redis, &mut database).await;
+        assert!(Instant::now() < deadline, "{} of {EVENTS} arrived", database.count());
+    }
+    assert!(database.is_dense());
+    assert_eq!((database.count(), node.lost()), (EVENTS, 0));
+    let mut by_key = BTreeMap::<u64, u64>::new();
+    for batch in database.batches.values() {
+        batch.events.iter().for_each(|event| *by_key.entry(event.key).or_default() += 1);
+        batch.rows.iter().for_each(|row| *by_key.entry(row.key).or_default() += row.count);
+    }
+    assert!(by_key.values().eq([EVENTS / 50; 50].iter()));
+}
+
 #[tokio::test]
 async fn without_a_redis_url_every_event_is_counted_as_dropped() {
     let dir = dir();

@@ -232,6 +232,37 @@ fn a_database_that_lost_what_it_had_acknowledged_gets_it_again() {
 }
 
 #[test]
+fn an_acknowledgement_that_redis_forgot_is_asked_for_with_one_batch_and_a_database_that_lost_all_gets_all() {
+    let mut house = House::new(ROOM);
+    (0..5).for_each(|_| house.append(1).unwrap());
+    house.offer();
+    let now = Instant::now();
+    let overdue = |house: &House, now| -> Vec<u64> {
+        house.spool.overdue(9, now).into_iter().map(|(sequence, _)| sequence).collect()
+    };
+    house.spool.acknowledge(4, now);
+    house.spool.note_silence(now);
+    assert!(overdue(&house, now + Duration::from_secs(60)).is_empty());
+    let mut later = now + Duration::from_secs(11);
+    house.spool.note_silence(later);
+    assert_eq!(overdue(&house, later), [4], "one batch asks");
+    assert!(house.spool.look_again(4, true, later).is_some());
+    house.spool.acknowledge(4, later);
+    assert!(overdue(&house, later + Duration::from_secs(60)).is_empty(), "the answer came");
+
+    house.spool.note_silence(later);
+    later += Duration::from_secs(11);
+    house.spool.note_silence(later);
+    for _ in 0..4 {
+        assert_eq!(overdue(&house, later), [4]);
+        assert!(house.spool.look_again(4, true, later).is_some());
+        later += RESEND_AFTER_MAX;
+        house.spool.note_silence(later);
+    }
+    assert_eq!(overdue(&house, later), [0, 1, 2, 3, 4]);
+}
+
+#[test]
 fn what_the_database_has_is_let_go_of_when_it_is_in_the_way_and_nothing_else() {
     let mut house = House::new(64 << 20);
     while house.spool.bytes() < 40 << 20 {
