@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::epoch::EpochDir;
 use super::live::LiveFeed;
 use super::record::Record;
 use super::recorder::Rings;
@@ -42,7 +43,8 @@ const CLOSE_WAIT: Duration = Duration::from_millis(20);
 
 pub(super) struct Collector {
     pub(super) node: Uuid,
-    pub(super) epoch: Uuid,
+    /// Locked as long as anything may be sealed.
+    pub(super) dir: Arc<EpochDir>,
     pub(super) rings: Arc<Rings>,
     pub(super) spool: SharedSpool,
     pub(super) live: LiveFeed,
@@ -200,7 +202,7 @@ impl Collector {
 
     fn store(&self, closes_epoch: bool) -> Result<(), SpoolError> {
         let (state, mut spool) = (&self.state, lock(&self.spool));
-        let name = BatchName { node: self.node, epoch: self.epoch, sequence: spool.next_sequence() };
+        let name = BatchName { node: self.node, epoch: self.dir.epoch, sequence: spool.next_sequence() };
         let payload = state.pending.encode(&name, state.low_watermark_ms, closes_epoch);
         spool.append(&Sealed {
             payload: &payload,

@@ -110,7 +110,6 @@ impl UsageService {
 }
 
 async fn told(stop: &mut watch::Receiver<bool>) {
-    // Nobody is left to say it: that is a stop too.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
@@ -120,9 +119,10 @@ impl Parts {
         let arrived = Arc::new(Notify::new());
         let (sync, syncing) = sync::start(spool.clone(), arrived.clone(), metrics.clone())?;
         let (live, live_batches) = live::channel(settings.node_id, dir.epoch, metrics.clone());
+        let dir = Arc::new(dir);
         let collector = Collector {
             node: settings.node_id,
-            epoch: dir.epoch,
+            dir: dir.clone(),
             state: State::new(rings.all.len()),
             rings,
             spool: spool.clone(),
@@ -159,6 +159,11 @@ impl Parts {
     }
 }
 
+/// Nobody is left to say it: that is a stop too.
+fn is_told(stop: &watch::Receiver<bool>) -> bool {
+    *stop.borrow() || stop.has_changed().is_err()
+}
+
 async fn flush_deadline(stop: &mut watch::Receiver<bool>) {
     told(stop).await;
     sleep(FLUSH_MAX).await;
@@ -171,7 +176,7 @@ async fn ship(
     mut stop: watch::Receiver<bool>,
     ended: JoinHandle<Result<(), JoinError>>,
 ) {
-    while !*stop.borrow() {
+    while !is_told(&stop) {
         while let Ok(inherited) = adopted.try_recv() {
             shipper.take_over(inherited);
         }
