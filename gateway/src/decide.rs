@@ -37,8 +37,6 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
     /// The other end of the connection.
     pub peer: IpAddr,
-    /// As declared; checked against the headers.
-    pub content_length: Option<u64>,
 }
 
 /// The operator's bounds for every request.
@@ -166,8 +164,7 @@ fn check_edge(head: &RequestHead<'_>, rules: &EdgeRules) -> Result<Option<u64>, 
     edge::check_header_size(head.headers, rules.header_bytes_max, rules.header_lines_max)?;
     edge::check_host(head.version, head.host, head.headers)?;
     edge::check_loop(head.headers)?;
-    let declared = edge::read_framing(head.version, head.headers)?;
-    Ok(declared.max(head.content_length))
+    edge::read_framing(head.version, head.headers)
 }
 
 fn render(route: &Route<'_, '_>, query: Option<&str>) -> String {
@@ -187,9 +184,8 @@ impl<'a> RequestHead<'a> {
         let target = edge::split_target(version, raw_target)?;
         let named = authority.or(target.authority);
         let host = named.or_else(|| headers.get(http::header::HOST).and_then(|host| host.to_str().ok()));
-        let content_length = edge::read_framing(version, headers)?;
         let (raw_path, query) = (target.path, target.query);
-        Ok(RequestHead { method, version, host, raw_path, query, headers, peer, content_length })
+        Ok(RequestHead { method, version, host, raw_path, query, headers, peer })
     }
 }
 

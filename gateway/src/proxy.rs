@@ -4,6 +4,7 @@
 mod account;
 mod context;
 mod failure;
+mod heads;
 mod judge;
 pub(crate) mod lifeline;
 mod refuse;
@@ -35,6 +36,7 @@ use crate::upstream::Upstreams;
 pub(crate) use account::Book;
 use context::Context;
 pub(crate) use failure::ATTEMPTS_MAX;
+pub(crate) use judge::KEPT_ALIVE;
 use judge::Verdict;
 
 /// What all requests share. Everything in it is either immutable or made for many hands.

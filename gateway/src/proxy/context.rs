@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::account::{Book, Ending};
 use super::lifeline::Lifeline;
 use super::request_id;
-use crate::clock::Now;
+use crate::clock::{Now, mono_us};
 use crate::decide::Admitted;
 use crate::filters::cors::CorsGrant;
 use crate::filters::entitlement::KnownSubscription;
@@ -97,7 +97,7 @@ impl Context {
     pub(super) fn response_came(&mut self, bytes: usize, is_end: bool) {
         self.response_bytes = self.response_bytes.saturating_add(u64::try_from(bytes).unwrap_or(0));
         if is_end {
-            self.upstream.ended_us = Some(Now::read().mono_us);
+            self.upstream.ended_us = Some(mono_us());
         }
     }
 

@@ -15,6 +15,8 @@ use crate::filters::edge::{both_framings, raw_head_has_content_length};
 use crate::metrics::labels::{AuthResult, LimitResult, LimitWindow};
 use crate::rejection::Rejection;
 
+/// Kept open without the framework's timer: the connection's watch ends one that is idle for too long.
+pub(crate) const KEPT_ALIVE: u64 = 0;
 /// How long the rest of an unwanted body is read before the connection is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,7 +34,7 @@ impl Gateway {
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         // The framework forgets its own limit after the first request.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.client.keepalive_timeout.as_secs().max(1)));
+            session.set_keepalive(Some(KEPT_ALIVE));
         }
     }
 
