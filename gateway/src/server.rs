@@ -119,9 +119,13 @@ impl Parts {
             stream: settings.usage.stream.clone(),
             stream_length_max: settings.usage.stream_length_max,
             node_id: identity.node_id,
+            dir: settings.node.data_dir.join(usage::DIR),
+            spool_bytes_max: settings.usage.spool_bytes_max,
+            on_full: settings.usage.on_usage_full,
+            threads: settings.threads,
         };
-        let (recorder, shipper) = usage::channel(usage_settings, metrics.clone());
-        tasks.add("usage", move |stop| shipper.run(stop));
+        let (recorder, usage) = usage::open(usage_settings, metrics.clone())?;
+        tasks.add("usage", move |stop| usage.run(stop));
         let followed = (live.clone(), metrics.clone(), upstreams.clone());
         tasks.add("feed", move |stop| feed::follow(followed.0, disk, feed, followed.1, followed.2, stop));
         let resolved = (upstreams.clone(), live.clone());

@@ -14,6 +14,8 @@ use ::settings::{Secret, SettingsErrors};
 use ipnet::IpNet;
 use snapshot::guard::AllowedRange;
 
+use crate::usage::OnFull;
+
 /// Everything that `apihub gateway` needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -75,6 +77,9 @@ pub struct Usage {
     pub stream: String,
     /// Entries in the stream beyond which the gateway holds its batches back.
     pub stream_length_max: u64,
+    /// Bytes of batches kept on disk.
+    pub spool_bytes_max: u64,
+    pub on_usage_full: OnFull,
 }
 
 /// Towards the publishers' servers. The time-outs stand in where an endpoint names none.

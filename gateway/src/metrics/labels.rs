@@ -51,7 +51,8 @@ label!(
 );
 label!(
     /// Why a usage event was lost.
-    DropReason { QueueFull = "queue_full", NotConfigured = "not_configured", Stopped = "stopped" }
+    DropReason { RingFull = "ring_full", RefusalShed = "refusal_shed", Damaged = "damaged",
+        NotConfigured = "not_configured", Stopped = "stopped" }
 );
 label!(
     /// Why a change of the configuration could not be taken in.

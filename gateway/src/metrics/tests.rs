@@ -27,13 +27,13 @@ fn a_finished_request_is_counted_with_closed_labels_only() {
         request_bytes: 3,
         response_bytes: 5,
     });
-    metrics.usage.dropped(DropReason::QueueFull, 7);
+    metrics.usage.dropped(DropReason::RingFull, 7);
     let text = text(&metrics);
     assert!(
         text.contains(r#"gateway_http_requests_total{code="429",method="other",verdict="rate_limited"} 1"#),
         "{text}"
     );
-    assert!(text.contains(r#"gateway_usage_events_dropped_total{reason="queue_full"} 7"#));
+    assert!(text.contains(r#"gateway_usage_events_dropped_total{reason="ring_full"} 7"#));
     assert!(text.contains(r#"gateway_build_info{version="1.2.3"} 1"#));
     assert!(text.contains("gateway_http_response_bytes_total 5"));
 }

@@ -54,6 +54,7 @@ impl Gateway {
             Err(rejected) => Err(rejected),
         };
         match decided {
+            Ok(_) if self.book.usage.must_refuse() => Verdict::Refuse(Rejection::UsageStorageFull),
             Ok(admitted) => {
                 self.admit(session, ctx, admitted);
                 Verdict::Proceed

@@ -78,9 +78,12 @@ impl Gateway {
         edit_response(&mut head, |empty| *empty = headers);
         ctx.status = status;
         let is_bodiless = ctx.method == Method::HEAD || body.is_empty();
-        session.write_response_header(Box::new(head), is_bodiless).await?;
         if !is_bodiless {
             ctx.response_came(body.len(), true);
+        }
+        self.book.record_answer(ctx);
+        session.write_response_header(Box::new(head), is_bodiless).await?;
+        if !is_bodiless {
             session.write_response_body(Some(body), true).await?;
         }
         Ok(())

@@ -90,6 +90,9 @@ impl Gateway {
             headers.append(SERVER_TIMING, texts.value(&timing));
             headers.append(VIA, VIA_VALUE);
         });
+        if ctx.has_no_body(head.status) {
+            self.book.record_answer(ctx);
+        }
         Ok(())
     }
 
@@ -101,7 +104,9 @@ impl Gateway {
             self.upstreams.succeeded(admitted.known.product.organization_id, address);
         }
         // Without a length an answer may last for ever; it is watched for as long as it does.
-        if !head.headers.contains_key(CONTENT_LENGTH) {
+        let length = head.headers.get(CONTENT_LENGTH);
+        ctx.response_length = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
+        if length.is_none() {
             ctx.lifeline.is_now_a_stream(&admitted.known);
         }
     }
@@ -134,6 +139,9 @@ impl Gateway {
     ) {
         let bytes = body.map_or(0, bytes::Bytes::len);
         ctx.response_came(bytes, is_end);
+        if is_end || ctx.response_length.is_some_and(|length| ctx.response_bytes >= length) {
+            self.book.record_answer(ctx);
+        }
         let Some(seconds) = bytes.checked_div(self.client.send_rate_bytes_min) else { return };
         let needed = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
         if session.get_write_timeout().is_some_and(|timeout| timeout < needed) {

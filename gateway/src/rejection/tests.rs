@@ -44,6 +44,7 @@ fn all() -> Vec<Rejection> {
         Rejection::ProductClosed,
         Rejection::PlanUnavailable,
         Rejection::NoHealthyUpstream,
+        Rejection::UsageStorageFull,
         Rejection::UpstreamTimeout,
         Rejection::LoopDetected,
     ]
@@ -105,6 +106,7 @@ fn statuses_and_headers_are_those_of_the_design() {
     503 x-gateway-error: product_closed | retry-after: 1
     503 x-gateway-error: plan_unavailable | retry-after: 1
     503 x-gateway-error: no_healthy_upstream | retry-after: 1
+    503 x-gateway-error: usage_storage_full | retry-after: 1
     504 x-gateway-error: upstream_timeout
     508 x-gateway-error: loop_detected
     "#);

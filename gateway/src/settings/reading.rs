@@ -7,6 +7,7 @@ use super::{
     AccessLog, Admin, Answers, Client, Feed, Https, Limits, LimitsRedis, Listen, Log, LogFormat, Node,
     RateLimitHeaders, RedisKind, Settings, Stop, Upstream, Usage,
 };
+use crate::usage::OnFull;
 
 /// More threads than this are a mistake on any machine that we know of.
 const THREADS_MAX: u64 = 512;
@@ -14,6 +15,9 @@ const THREADS_MAX: u64 = 512;
 const TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// A day: the longest silence worth keeping a connection for.
 const IDLE_S_MAX: u64 = 86_400;
+/// Less than a few of the spool's files is no spool; more than 16 TiB is a mistake.
+const SPOOL_BYTES_LEAST: u64 = 67_108_864;
+const SPOOL_BYTES_CEILING: u64 = 17_592_186_044_416;
 /// The framework's own ceiling for a header is 1 MiB; HTTP/2 is held to 64 KiB.
 const HEADER_BYTES_CEILING: u64 = 1_048_576;
 
@@ -120,6 +124,12 @@ fn usage(section: &mut Section<'_>) -> Usage {
         redis_url: from_environment.map(Secret::new).or_else(|| written.map(|url| Secret::new(url.as_str()))),
         stream: section.string("stream", "apihub:usage"),
         stream_length_max: section.integer("stream_length_max", 100_000, 100..=10_000_000),
+        spool_bytes_max: section.integer("spool_bytes_max", 2_147_483_648, SPOOL_BYTES_LEAST..=SPOOL_BYTES_CEILING),
+        on_usage_full: section.one_of(
+            "on_usage_full",
+            OnFull::Serve,
+            &[("serve", OnFull::Serve), ("refuse", OnFull::Refuse)],
+        ),
     }
 }
 

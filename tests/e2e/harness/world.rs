@@ -1,5 +1,6 @@
 //! A world: database, Redis, control planes, gateways and an upstream, all of one test's own.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub struct Setup {
     gateways: usize,
     control_planes: usize,
     own_postgres: bool,
+    forgetful_redis: bool,
     tls: bool,
     redis_links: bool,
 }
@@ -68,6 +70,12 @@ impl Setup {
         self
     }
 
+    /// A Redis that keeps nothing when it ends.
+    pub fn forgetful_redis(mut self) -> Setup {
+        self.forgetful_redis = true;
+        self
+    }
+
     /// Gateways that also listen with TLS and HTTP/2.
     pub fn tls(mut self) -> Setup {
         self.tls = true;
@@ -85,7 +93,7 @@ impl Setup {
         let dir = tempfile::Builder::new().prefix("apihub-world-").tempdir_in("/tmp").unwrap();
         // Postgres runs as another user and must be able to walk in.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let redis = PrivateRedis::start(&dir.path().join("redis"), true).unwrap();
+        let redis = PrivateRedis::start(&dir.path().join("redis"), !self.forgetful_redis).unwrap();
         let (postgres, database_url) = self.database(dir.path()).await;
         let upstream = Upstream::start().await;
         let secrets = Secrets {
@@ -147,7 +155,14 @@ impl Setup {
 
 impl World {
     pub fn with() -> Setup {
-        Setup { gateways: 1, control_planes: 1, own_postgres: false, tls: false, redis_links: false }
+        Setup {
+            gateways: 1,
+            control_planes: 1,
+            own_postgres: false,
+            forgetful_redis: false,
+            tls: false,
+            redis_links: false,
+        }
     }
 
     pub async fn start() -> World {
@@ -165,6 +180,15 @@ impl World {
     /// A publisher with an organization of his own, signed in.
     pub async fn publisher(&self, name: &str) -> Publisher {
         Publisher::register(&self.control_planes[0].url, name).await
+    }
+
+    /// Redis forgets everything.
+    pub fn flush_redis(&self) {
+        let mut redis = std::os::unix::net::UnixStream::connect(self.redis.socket()).unwrap();
+        redis.write_all(b"FLUSHALL\r\n").unwrap();
+        let mut answer = [0; 5];
+        redis.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
     }
 
     /// One row of the database, as text.
