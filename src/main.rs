@@ -43,6 +43,11 @@ enum Command {
         #[arg(long, default_value = "config/control-plane.toml")]
         config: PathBuf,
     },
+    /// What concerns invoices.
+    Billing {
+        #[command(subcommand)]
+        command: BillingCommand,
+    },
     /// Ask a process for its health; ends with 0 where the answer is 200. For container health checks.
     Health {
         /// For example `http://127.0.0.1:9090/readyz`.
@@ -51,11 +56,17 @@ enum Command {
     },
 }
 
+#[derive(Subcommand)]
+enum BillingCommand {
+    /// Rate issued invoices again from the billing record; ends with 1 where something differs.
+    Verify(apihub::billing::Options),
+}
+
 fn main() -> ExitCode {
     // Both rings of TLS code in the tree ask for the process's provider; the choice is made once, here.
     let _already_chosen = rustls::crypto::ring::default_provider().install_default();
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("apihub: {error:#}");
             ExitCode::FAILURE
@@ -63,8 +74,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
-    match command {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let done = match command {
+        Command::Billing { command: BillingCommand::Verify(options) } => {
+            return runtime()?.block_on(apihub::billing::verify(&options));
+        }
         Command::Up(options) => apihub::up::run(options),
         Command::Gateway { config, upgrade } => {
             let mut settings = gateway::settings::Settings::read(&config)?;
@@ -92,7 +106,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Health { url } => apihub::health::ask(&url),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 #[allow(clippy::print_stdout)] // The answer of a command goes to standard output.

@@ -57,6 +57,8 @@ impl ControlPlaneFile {
         section(&mut toml, "feed", &[("listen", text(&self.feed_listen))]);
         section(&mut toml, "gateway", &[("public_url", text(&self.gateway_url))]);
         section(&mut toml, "upstream", &[("allow", list(&self.upstream_allow))]);
+        // Months can be ended by hand here: this is a machine for trying things out.
+        section(&mut toml, "billing", &[("simulation_clock", "true".to_owned())]);
         toml
     }
 }

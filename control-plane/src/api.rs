@@ -3,18 +3,23 @@
 
 pub mod access;
 pub mod access_tokens;
+pub mod analytics;
 pub mod audit;
 pub mod auth;
+pub mod billing;
 pub mod catalog;
 pub mod endpoints;
 pub mod etag;
 pub mod extract;
+pub mod fleet;
 pub mod headers;
 pub mod health;
 pub mod idempotency;
 pub mod keys;
 pub mod layers;
+pub mod live;
 pub mod members;
+pub mod metering;
 pub mod nodes;
 pub mod openapi;
 pub mod organizations;
@@ -28,6 +33,7 @@ pub mod sessions;
 pub mod source;
 pub mod state;
 pub mod subscriptions;
+pub mod usage_access;
 pub mod users;
 pub mod write;
 

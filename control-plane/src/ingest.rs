@@ -8,10 +8,17 @@ mod stream;
 mod write;
 
 #[cfg(test)]
+mod exactness_tests;
+#[cfg(test)]
+mod rate_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::IngestMetrics;
@@ -29,23 +36,30 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 /// Entries that another consumer has not acknowledged for so long are taken over.
 const ABANDONED_AFTER: Duration = Duration::from_secs(30);
 
-/// A consumer that has not begun.
+/// Consumers that have not begun: members of one group, so that each entry is one's.
 pub struct Ingest {
-    consumer: Consumer,
+    consumers: Vec<Consumer>,
 }
 
 impl Ingest {
     /// `None` without a Redis URL: then there is nothing to consume. Errors: the URL cannot be read. Does not connect.
     pub fn new(store: Store, usage: &Usage, metrics: IngestMetrics) -> Result<Option<Ingest>, StreamError> {
         let Some(url) = &usage.redis_url else { return Ok(None) };
-        let stream = UsageStream::new(url.expose(), &usage.stream, &usage.group, &usage.consumer)?;
-        Ok(Some(Ingest { consumer: Consumer::new(store, stream, metrics, ABANDONED_AFTER) }))
+        let mut consumers = Vec::with_capacity(usage.consumers);
+        for number in 1..=usage.consumers {
+            let name = if number == 1 { usage.consumer.clone() } else { format!("{}-{number}", usage.consumer) };
+            let stream = UsageStream::new(url.expose(), &usage.stream, &usage.group, &name)?;
+            let (store, metrics) = (store.clone(), metrics.clone());
+            consumers.push(Consumer::new(store, stream, metrics, ABANDONED_AFTER, usage.log_one_in));
+        }
+        Ok(Some(Ingest { consumers }))
     }
 
-    /// Consumes until `shutdown`.
+    /// Consumes until `shutdown`. A consumer that panics ends all of it.
     pub async fn run(self, shutdown: CancellationToken) {
+        let mut running: JoinSet<()> = self.consumers.into_iter().map(consume_for_ever).collect();
         tokio::select! {
-            () = consume_for_ever(self.consumer) => {}
+            _ended = running.join_next() => {}
             () = shutdown.cancelled() => {}
         }
     }

@@ -2,6 +2,7 @@
 //! usage that they report. Refuses to sit on the path of a consumer's request.
 
 pub mod api;
+pub mod billing;
 pub mod bootstrap;
 pub mod changes;
 pub mod delivery;
@@ -10,10 +11,14 @@ pub mod feed;
 pub mod host_proof;
 mod housekeeping;
 pub mod ingest;
+pub mod jobs;
+pub mod live;
+pub mod metering;
 pub mod metrics;
 pub mod migrate;
 pub mod passwords;
 pub mod publish;
+pub mod quota_seed;
 pub mod router;
 pub mod server;
 pub mod settings;

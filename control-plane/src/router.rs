@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::problem::{ApiError, Code, write_problems};
 use crate::api::state::AppState;
 use crate::api::{
-    access_tokens, audit, catalog, endpoints, health, keys, layers, members, nodes, openapi, organizations, plans,
-    product_hosts, products, releases, sessions, source, subscriptions, users,
+    access_tokens, analytics, audit, billing, catalog, endpoints, fleet, health, keys, layers, live, members, metering,
+    nodes, openapi, organizations, plans, product_hosts, products, releases, sessions, source, subscriptions, users,
 };
 
 #[cfg(test)]
@@ -33,8 +33,13 @@ pub fn described() -> OpenApiRouter<AppState> {
         .merge(releases::routes())
         .merge(subscriptions::routes())
         .merge(keys::routes())
+        .merge(billing::routes())
         .merge(audit::routes())
+        .merge(analytics::routes())
+        .merge(live::routes())
         .merge(nodes::routes())
+        .merge(fleet::routes())
+        .merge(metering::routes())
 }
 
 pub fn build(state: AppState) -> Router {

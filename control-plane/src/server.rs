@@ -7,18 +7,22 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::api::health::Readiness;
 use crate::api::state::AppState;
 use crate::changes::Revisions;
+use crate::jobs::{JobMetrics, Queue, Scheduler};
+use crate::live::{Live, LiveMetrics, Pace};
+use crate::metering::MeteringMetrics;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::throttle::Throttles;
-use crate::{delivery, housekeeping, migrate, watched};
+use crate::{delivery, jobs, metering, migrate, watched};
 
-mod connections;
+pub(crate) mod connections;
 
 #[cfg(test)]
 mod tests;
@@ -41,7 +45,9 @@ pub async fn run_until(settings: Settings, shutdown: CancellationToken) -> anyho
     let address = state.settings.rest.listen;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(%address, "REST is served");
+    let live = state.live.clone();
     connections::serve(listener, state, shutdown).await;
+    live.ended().await;
     Ok(())
 }
 
@@ -50,8 +56,15 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
     let metrics = Metrics::new()?;
     let store = Store::new(&settings.database, metrics.clone())?;
     let revisions = Revisions::start(store.clone(), settings.retention.config_change_days, shutdown);
-    let keeping = housekeeping::run(store.clone(), settings.retention.clone(), shutdown.clone());
-    watched::spawn("housekeeping", shutdown, keeping);
+    let queue = Queue::new(settings.usage.redis_url.as_ref().map(|url| url.expose()))?;
+    let (jobs, job_metrics) =
+        (jobs::all(&settings.retention, settings.billing), JobMetrics::register(metrics.registry())?);
+    let scheduler = Scheduler::new(store.clone(), queue, jobs, Uuid::now_v7().to_string(), job_metrics);
+    watched::spawn("jobs", shutdown, scheduler.run(shutdown.clone()));
+    let gauges = MeteringMetrics::register(metrics.registry())?;
+    watched::spawn("metering", shutdown, metering::watch(store.clone(), gauges, shutdown.clone()));
+    let live_metrics = LiveMetrics::register(metrics.registry())?;
+    let live = Live::start(store.clone(), &settings.usage, live_metrics, Pace::default(), shutdown)?;
     Ok(AppState {
         settings: Arc::new(settings),
         store,
@@ -59,6 +72,7 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
         passwords: Passwords::new()?,
         throttles: Throttles::default(),
         metrics,
+        live,
         readiness: Readiness::default(),
     })
 }

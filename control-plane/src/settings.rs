@@ -6,15 +6,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rust_decimal::Decimal;
 use settings::{Reader, Secret, Section, SettingsErrors};
 use snapshot::guard::{AddressPolicy, AllowedRange};
 use url::{Host, Url};
 
+mod limits;
+
 #[cfg(test)]
 mod tests;
 
+pub use limits::{Limits, LimitsRedis, RedisKind};
+
 /// One bound for every kind of retention: ten years, in days.
 const RETENTION_DAYS_MAX: u64 = 3660;
+/// Digits after the point that the database keeps of the platform's fee.
+const FEE_DIGITS_MAX: u32 = 4;
 /// The longest session, in seconds: 90 days.
 const SESSION_S_MAX: u64 = 90 * 24 * 3600;
 
@@ -25,11 +32,26 @@ pub struct Settings {
     pub database: Database,
     pub feed: Feed,
     pub usage: Usage,
+    pub limits: Limits,
     pub gateway_url: Url,
     pub keys: Keys,
     pub upstream: AddressPolicy,
     pub logs: Logs,
     pub retention: Retention,
+    pub billing: Billing,
+}
+
+/// What the platform takes, and how long it waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Billing {
+    /// Of what a publisher charges.
+    pub fee_percent: Decimal,
+    /// From the issue of an invoice to its due date.
+    pub due_days: u16,
+    /// From the due date until the gateways answer 402.
+    pub grace_days: u16,
+    /// Whether operators may move billing time.
+    pub simulation_clock: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -92,6 +114,10 @@ pub struct Usage {
     pub stream: String,
     pub group: String,
     pub consumer: String,
+    /// How many take from the stream at once, each with a connection to Postgres.
+    pub consumers: usize,
+    /// One request in so many gets a row in `usage_logs`; 0: none. Counts and bills hold every one.
+    pub log_one_in: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -115,6 +141,9 @@ pub struct Logs {
 pub struct Retention {
     pub usage_log_days: u32,
     pub usage_minute_days: u32,
+    pub usage_quarter_hour_days: u32,
+    pub usage_hour_days: u32,
+    pub ingest_failure_days: u32,
     pub config_change_days: u32,
 }
 
@@ -134,15 +163,18 @@ impl Settings {
         let rest = take_rest(&mut reader.section("rest"));
         let feed = take_feed(&mut reader.section("feed"));
         let gateway_url = reader.section("gateway").url("public_url", "http://127.0.0.1:8080", &["http", "https"]);
+        let usage = take_usage(&mut reader.section("usage"));
         let own_listeners = own_listeners(&rest, &feed, &gateway_url);
         Settings {
             sessions: take_sessions(&mut reader.section("sessions"), &rest),
             database: take_database(&mut reader.section("database")),
-            usage: take_usage(&mut reader.section("usage")),
+            limits: limits::take(&mut reader.section("limits"), &usage),
+            usage,
             keys: take_keys(&mut reader.section("keys")),
             upstream: AddressPolicy { allow: take_allowed(&mut reader.section("upstream")), own_listeners },
             logs: take_logs(&mut reader.section("logs")),
             retention: take_retention(&mut reader.section("retention")),
+            billing: take_billing(&mut reader.section("billing")),
             rest,
             feed,
             gateway_url,
@@ -249,6 +281,8 @@ fn take_usage(section: &mut Section<'_>) -> Usage {
         stream: section.string("stream", "apihub:usage"),
         group: section.string("group", "control-plane"),
         consumer: section.string("consumer", "control-plane-1"),
+        consumers: size(section.integer("consumers", 2, 1..=16)),
+        log_one_in: section.integer("log_one_in", 1, 0..=1_000_000),
     }
 }
 
@@ -299,9 +333,36 @@ fn take_logs(section: &mut Section<'_>) -> Logs {
 fn take_retention(section: &mut Section<'_>) -> Retention {
     Retention {
         usage_log_days: days(section.integer("usage_log_days", 30, 1..=RETENTION_DAYS_MAX)),
-        usage_minute_days: days(section.integer("usage_minute_days", 90, 1..=RETENTION_DAYS_MAX)),
+        usage_minute_days: days(section.integer("usage_minute_days", 7, 1..=RETENTION_DAYS_MAX)),
+        // A month that is billed late, and its invoice disputed, is still there.
+        usage_quarter_hour_days: days(section.integer("usage_quarter_hour_days", 460, 62..=RETENTION_DAYS_MAX)),
+        usage_hour_days: days(section.integer("usage_hour_days", 400, 62..=RETENTION_DAYS_MAX)),
+        ingest_failure_days: days(section.integer("ingest_failure_days", 90, 1..=RETENTION_DAYS_MAX)),
         config_change_days: days(section.integer("config_change_days", 7, 1..=RETENTION_DAYS_MAX)),
     }
+}
+
+fn take_billing(section: &mut Section<'_>) -> Billing {
+    let text = section.string("fee_percent", "0");
+    let fee_percent = text.parse::<Decimal>().ok().filter(|fee| {
+        *fee >= Decimal::ZERO && *fee <= Decimal::ONE_HUNDRED && fee.normalize().scale() <= FEE_DIGITS_MAX
+    });
+    if fee_percent.is_none() {
+        section.fault(
+            "fee_percent",
+            "must be a number from 0 to 100 with 4 digits after the point at most, as in \"2.5\"",
+        );
+    }
+    Billing {
+        fee_percent: fee_percent.unwrap_or_default(),
+        due_days: short(section.integer("due_days", 14, 0..=365)),
+        grace_days: short(section.integer("grace_days", 7, 0..=365)),
+        simulation_clock: section.boolean("simulation_clock", false),
+    }
+}
+
+fn short(value: u64) -> u16 {
+    u16::try_from(value).unwrap_or(u16::MAX)
 }
 
 /// The ranges above keep every value far below the type's end.

@@ -3,24 +3,38 @@
 //! ends within a deadline. It refuses to know JSON requests and the wire to the gateways.
 
 pub mod access_tokens;
+pub mod analytics;
 pub mod audit;
+pub mod billing_events;
+pub mod billing_months;
+pub mod budgets;
 pub mod catalog;
 pub mod changes;
+mod copy;
+pub mod dunning;
 pub mod endpoints;
 mod error;
+pub mod fleet;
 pub mod health;
 pub mod housekeeping;
 pub mod idempotency;
+pub mod invoices;
+pub mod jobs;
 pub mod keys;
+pub mod live;
 pub mod members;
+pub mod metering;
 pub mod nodes;
 pub mod organizations;
 pub mod periods;
 pub mod plans;
 pub mod product_hosts;
 pub mod products;
+pub mod quota;
+pub mod ratings;
 pub mod registration;
 pub mod releases;
+pub mod rollups;
 mod row;
 pub mod sessions;
 pub mod snapshot_rows;
@@ -28,6 +42,7 @@ pub mod subscriptions;
 mod transaction;
 pub mod usage;
 pub mod users;
+pub mod what_if;
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +77,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_RETRIES: u32 = 3;
 /// The whole of a transaction with its retries and its wait for a connection: REST answers 503 within 5 s.
 const DEADLINE: Duration = Duration::from_millis(4500);
+/// The same for background work that nobody waits for.
+const SLOW_DEADLINE: Duration = Duration::from_secs(90);
 /// Beyond the deadline nobody waits for a statement any more, so Postgres gives it up too; and when the connection is closed
 /// in the middle of one, it notices within a second. What reads for longer says so in its own transaction.
 const POOLED_OPTIONS: &str = "-c statement_timeout=5s -c client_connection_check_interval=1s";
@@ -120,14 +137,31 @@ impl Store {
 
     /// Runs `work` in one READ COMMITTED transaction and commits it. `work` runs again, from its start, when Postgres asks
     /// for a retry; so it must not have effects outside of the transaction. Errors: those of `work`, and of the commit.
-    pub async fn run_tx<'env, T, E, F>(&self, name: &'static str, mut work: F) -> Result<T, E>
+    pub async fn run_tx<'env, T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnMut(&'a Transaction<'env>) -> Work<'a, T, E>,
+        E: From<StoreError>,
+    {
+        self.run_tx_within(DEADLINE, name, work).await
+    }
+
+    /// As `run_tx`, for background work: it may take long, and its statements for as long as it says to Postgres itself.
+    pub async fn run_slow_tx<'env, T, E, F>(&self, name: &'static str, work: F) -> Result<T, E>
+    where
+        F: for<'a> FnMut(&'a Transaction<'env>) -> Work<'a, T, E>,
+        E: From<StoreError>,
+    {
+        self.run_tx_within(SLOW_DEADLINE, name, work).await
+    }
+
+    async fn run_tx_within<'env, T, E, F>(&self, deadline: Duration, name: &'static str, mut work: F) -> Result<T, E>
     where
         F: for<'a> FnMut(&'a Transaction<'env>) -> Work<'a, T, E>,
         E: From<StoreError>,
     {
         let started = Instant::now();
         let is_committing = AtomicBool::new(false);
-        let bounded = tokio::time::timeout(DEADLINE, self.attempt_until_done(name, &mut work, &is_committing)).await;
+        let bounded = tokio::time::timeout(deadline, self.attempt_until_done(name, &mut work, &is_committing)).await;
         let outcome = bounded.unwrap_or_else(|_| {
             Err(E::from(match is_committing.load(Ordering::Relaxed) {
                 true => StoreError::OutcomeUnknown("COMMIT took too long".to_owned()),

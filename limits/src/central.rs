@@ -71,6 +71,14 @@ impl Group {
         self.apply_ask(ask, true, now_us)
     }
 
+    /// What `ask` would answer to somebody who wants nothing. Leaves no trace.
+    pub fn peek(&self, ask: &Ask, now_us: u64) -> Grant {
+        let mut copy = Group::new();
+        copy.keys.extend(self.keys.get(&ask.key).map(|state| (ask.key, state.clone())));
+        copy.quotas.extend(self.quotas.get(&ask.key).map(|quota| (ask.key, quota.clone())));
+        copy.apply_ask(&Ask { want: 0, debt: 0, refund: None, ..*ask }, true, now_us)
+    }
+
     /// Forgets the keys that would be full. The quotas stay.
     pub fn forget_full(&mut self, now_us: u64) {
         self.keys.retain(|_, state| now_us < state.expires_us());

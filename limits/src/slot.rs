@@ -354,6 +354,11 @@ impl Slot {
         self.low_water.store(tokens, Ordering::Relaxed);
     }
 
+    /// Something happened since the last look.
+    pub(crate) fn has_news(&self) -> bool {
+        self.misses.load(Ordering::Acquire) > 0 || self.dirty.load(Ordering::Acquire) > 0
+    }
+
     /// The syncer looks now: misses since the last look, and the next call counts again.
     pub(crate) fn look(&self) -> u32 {
         self.dirty.store(0, Ordering::Release);

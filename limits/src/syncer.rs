@@ -64,7 +64,7 @@ impl Syncer {
     /// Forgets a key that has been quiet for so long that nothing of it matters: its slot admits nothing any more and knows
     /// nothing, its place goes to another key. False: it has to stay. Whoever still holds the slot looks the key up again.
     pub fn close(&mut self, place: Place, now_ns: u64) -> bool {
-        let quiet = |desk: &Desk| desk.ledger.is_quiet(now_ns);
+        let quiet = |desk: &Desk| desk.ledger.is_quiet(now_ns) && !desk.slot.has_news();
         self.desks.get(place).is_some_and(quiet) && self.give_up(place, now_ns)
     }
 

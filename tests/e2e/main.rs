@@ -6,9 +6,11 @@
 mod harness;
 
 mod answers;
+mod billing;
 mod fast_101;
 mod faults;
 mod happy_path;
+mod metering;
 mod protocols;
 mod revocation;
 mod stack;

@@ -11,7 +11,8 @@ use crate::api::state::AppState;
 use crate::api::write::to_value;
 use crate::domain::accounts::Role;
 use crate::store::audit::{self, Actor, Target};
-use crate::store::{StoreError, Transaction, Work, endpoints, keys, plans, products, subscriptions};
+use crate::store::ratings::Pair;
+use crate::store::{StoreError, Transaction, Work, endpoints, invoices, keys, plans, products, subscriptions};
 
 /// The right to act on the things of one organization, with the name of who acts.
 #[derive(Clone, Copy, Debug)]
@@ -106,8 +107,33 @@ pub async fn to_subscription(
 ) -> Result<(Granted, Side), ApiError> {
     let found = ask(state, "parties_of_subscription", move |tx| Box::pin(subscriptions::parties_of(tx, id))).await?;
     let parties = found.ok_or_else(|| ApiError::not_found("subscription"))?;
+    stand(state, caller, (parties.consumer, parties.publisher), needed, sides, "subscription").await
+}
+
+/// For whoever stands on one of `sides` of an invoice. Also answers who owes whom. Errors: as `to_subscription`.
+pub async fn to_invoice(
+    state: &AppState,
+    caller: &Caller,
+    id: Uuid,
+    needed: Role,
+    sides: &[Side],
+) -> Result<(Granted, Side, Pair), ApiError> {
+    let found = ask(state, "pair_of_invoice", move |tx| Box::pin(invoices::pair_of(tx, id))).await?;
+    let pair = found.ok_or_else(|| ApiError::not_found("invoice"))?;
+    let (granted, side) = stand(state, caller, (pair.consumer, pair.publisher), needed, sides, "invoice").await?;
+    Ok((granted, side, pair))
+}
+
+async fn stand(
+    state: &AppState,
+    caller: &Caller,
+    (consumer, publisher): (Uuid, Uuid),
+    needed: Role,
+    sides: &[Side],
+    what: &str,
+) -> Result<(Granted, Side), ApiError> {
     let mut refusal = None;
-    for (side, organization) in [(Side::Consumer, parties.consumer), (Side::Publisher, parties.publisher)] {
+    for (side, organization) in [(Side::Consumer, consumer), (Side::Publisher, publisher)] {
         let role = if sides.contains(&side) { needed } else { Role::Viewer };
         match caller.member_of(&state.store, organization, role).await {
             Ok(_) if sides.contains(&side) => return Ok((Granted::new(caller, organization), side)),
@@ -116,13 +142,13 @@ pub async fn to_subscription(
             Err(error) => refusal = Some(error),
         }
     }
-    Err(refusal.unwrap_or_else(|| ApiError::not_found("subscription")))
+    Err(refusal.unwrap_or_else(|| ApiError::not_found(what)))
 }
 
 fn wrong_side(side: Side) -> ApiError {
     let detail = match side {
         Side::Consumer => "Only the organization that publishes the product may do this.",
-        Side::Publisher => "Only the organization that holds the subscription may do this.",
+        Side::Publisher => "Only the consumer's organization may do this.",
     };
     ApiError::new(Code::Forbidden, detail)
 }

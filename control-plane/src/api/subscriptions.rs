@@ -3,7 +3,6 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
@@ -27,17 +26,22 @@ use crate::domain::plan::PlanStatus;
 use crate::domain::product::{Approval, ProductStatus};
 use crate::domain::subscription::SubscriptionStatus;
 use crate::domain::text::{NOTE_CHARS_MAX, Prose};
+use crate::store::billing_months::{self, MonthFault};
 use crate::store::catalog::Offer;
 use crate::store::subscriptions::{self as rows, SubscriptionFilter, SubscriptionRow};
 use crate::store::{After, StoreError, Transaction, catalog};
 
 mod body;
+mod plan_change;
+mod plan_preview;
 mod steps;
 
 #[cfg(test)]
 mod tests;
 
-pub use body::{Cancellation, NewSubscription, OverrideForm, RateOverride, Subscription};
+pub use plan_preview::{PlanPreview, PlanPreviewQuery};
+
+pub use body::{Cancellation, NewSubscription, OverrideForm, PlanChange, RateOverride, Subscription};
 
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -45,6 +49,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(list_product_subscriptions))
         .routes(routes!(show_subscription))
         .merge(steps::routes())
+        .merge(plan_change::routes())
+        .merge(plan_preview::routes())
 }
 
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -105,7 +111,7 @@ async fn request(
         changes::record(tx, EntityKind::Subscription, ended).await?;
     }
     let period = match offer.approval {
-        Approval::Auto => Some(period_now(&offer.time_zone)?),
+        Approval::Auto => Some(period_now(tx, offer.publisher).await?),
         Approval::Manual => None,
     };
     let id = Uuid::now_v7();
@@ -143,9 +149,13 @@ fn still_sold(offer: &Offer) -> Result<(), ApiError> {
     }
 }
 
-/// The month that runs now, as the publisher cuts it.
-fn period_now(time_zone: &str) -> Result<BillingPeriod, ApiError> {
-    BillingPeriod::around(Timestamp::now(), time_zone).map_err(|fault| ApiError::internal(fault.to_string()))
+/// The publisher's month that runs now.
+async fn period_now(tx: &Transaction<'_>, publisher: Uuid) -> Result<BillingPeriod, ApiError> {
+    match billing_months::current(tx, publisher).await {
+        Ok(month) => Ok(month.period()),
+        Err(MonthFault::Store(error)) => Err(error.into()),
+        Err(MonthFault::Period(fault)) => Err(ApiError::internal(fault.to_string())),
+    }
 }
 
 #[utoipa::path(get, path = "/v1/organizations/{id}/subscriptions", tag = "subscriptions",

@@ -8,7 +8,10 @@ use super::fixture::{Shop, ask_database};
 use crate::testing::{Answer, App, Client};
 
 /// Not a tenant's: the operator's, the caller's own, or the public's.
-const NOT_OF_A_TENANT: &[&str] = &["/v1/nodes/", "/v1/sessions/", "/v1/access-tokens/", "/v1/catalog/"];
+const NOT_OF_A_TENANT: &[&str] =
+    &["/v1/nodes/", "/v1/metering/", "/v1/sessions/", "/v1/access-tokens/", "/v1/catalog/", "/v1/billing-clocks/"];
+/// Made for the shop, so that there is something to hide.
+const INVOICE: &str = "01890000-0000-7000-8000-000000000001";
 /// Deepest body that is made up; bodies are flatter than this.
 const DEPTH_MAX: usize = 4;
 
@@ -21,6 +24,15 @@ struct Operation {
 /// Every operation whose path names a thing of the shop, with a body that its schema takes.
 async fn operations(app: &App, shop: &Shop) -> Vec<Operation> {
     let document = app.nobody().get("/v1/openapi.json").await.json;
+    super::fixture::run_sql(
+        app,
+        &format!(
+            "INSERT INTO invoices (id, consumer_organization_id, publisher_organization_id, month, period_start, period_end, time_zone, currency)
+             VALUES ('{INVOICE}', '{}', '{}', '2020-01-01', '2020-01-01', '2020-02-01', 'UTC', 'USD')",
+            shop.consumer_organization, shop.publisher_organization
+        ),
+    )
+    .await;
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         if !path.contains('{') || NOT_OF_A_TENANT.iter().any(|prefix| path.starts_with(prefix)) {
@@ -47,9 +59,11 @@ fn filled(path: &str, shop: &Shop) -> String {
         Some("plans") => shop.plan,
         Some("subscriptions") => shop.subscription,
         Some("keys") => shop.key,
+        Some("invoices") => INVOICE.parse().unwrap(),
         other => panic!("{path}: which id does {other:?} take?"),
     };
     let path = path.replace("{id}", &id.to_string()).replace("{user_id}", &shop.publisher.user_id.to_string());
+    let path = path.replace("{publisher_id}", &shop.publisher_organization.to_string());
     let path =
         path.replace("{number}", "1").replace("{a}", "1").replace("{b}", "1").replace("{host}", "api.example.com");
     assert!(!path.contains('{'), "{path}");
@@ -222,12 +236,21 @@ const TRIED_ELSEWHERE: &[&str] = &[
     "/v1/users",
     "/v1/sessions",
     "/v1/access-tokens",
+    // A ticket changes nothing that anybody has.
+    "/v1/live/tickets",
     "/v1/nodes",
+    "/v1/fleet",
+    "/v1/metering",
     "/v1/organizations/{id}/members",
     "/v1/subscriptions/{id}/approve",
     "/v1/subscriptions/{id}/reject",
     "/v1/plans/{id}/archive",
     "/v1/products/{id}/hosts/{host}/verify",
+    "/v1/subscriptions/{id}/plan",
+    "/v1/invoices",
+    "/v1/organizations/{id}/credit",
+    "/v1/organizations/{id}/budgets",
+    "/v1/billing-clocks",
 ];
 
 #[tokio::test]

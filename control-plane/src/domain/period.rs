@@ -28,10 +28,30 @@ impl BillingPeriod {
         let first = at.to_zoned(time_zone.clone()).date().first_of_month();
         let next = first.checked_add(1.month()).map_err(fault)?;
         let midnight = |date: Date| date.to_zoned(time_zone.clone()).map(|zoned| zoned.timestamp()).map_err(fault);
-        Ok(BillingPeriod {
-            id: i32::from(first.year()) * 100 + i32::from(first.month()),
-            starts_at: midnight(first)?,
-            ends_at: midnight(next)?,
-        })
+        Ok(BillingPeriod { id: id_of(first), starts_at: midnight(first)?, ends_at: midnight(next)? })
     }
+
+    /// The month after this one. It begins where this one ends, whatever became of the publisher's zone meanwhile, and ends with
+    /// its calendar month in `zone`: months have no gap and no overlap. Errors: as `around`.
+    pub fn following(&self, zone: &str) -> Result<BillingPeriod, PeriodFault> {
+        let fault =
+            |error: jiff::Error| PeriodFault { at: self.ends_at, zone: zone.to_owned(), reason: error.to_string() };
+        let time_zone = TimeZone::get(zone).map_err(fault)?;
+        let first = self.month().checked_add(1.month()).map_err(fault)?;
+        let next = first.checked_add(1.month()).map_err(fault)?;
+        let ends_at = next.to_zoned(time_zone).map_err(fault)?.timestamp();
+        Ok(BillingPeriod { id: id_of(first), starts_at: self.ends_at, ends_at })
+    }
+
+    /// The first day of the month that the id names.
+    pub fn month(&self) -> Date {
+        let (year, month) = (self.id / 100, self.id % 100);
+        let narrow = i16::try_from(year).ok().zip(i8::try_from(month).ok());
+        narrow.and_then(|(year, month)| Date::new(year, month, 1).ok()).unwrap_or(Date::ZERO)
+    }
+}
+
+/// The id of the month that `first` is in.
+pub fn id_of(first: Date) -> i32 {
+    i32::from(first.year()) * 100 + i32::from(first.month())
 }

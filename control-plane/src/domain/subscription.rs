@@ -21,6 +21,11 @@ text_enum! {
     Party { Consumer = "consumer", Publisher = "publisher" }
 }
 
+text_enum! {
+    /// When another plan takes effect; `none`: it is the one that is held.
+    PlanEffect { None = "none", Now = "now", PeriodEnd = "period_end" }
+}
+
 /// What somebody wants to happen to a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {

@@ -153,3 +153,55 @@ fn a_cancelled_subscription_takes_no_step() {
             && !Step::Suspend.allowed_from(SubscriptionStatus::Pending)
     );
 }
+
+#[test]
+fn months_follow_each_other_without_gap_or_overlap_in_every_kind_of_zone() {
+    let start = "2027-01-15T12:00:00Z".parse().unwrap();
+    // Whole hours with and without summer time, :30, :45, both sides of the date line, and one that changes at midnight.
+    for zone in [
+        "UTC",
+        "Europe/Berlin",
+        "America/New_York",
+        "Asia/Kolkata",
+        "Asia/Kathmandu",
+        "Australia/Lord_Howe",
+        "Pacific/Chatham",
+        "Pacific/Kiritimati",
+        "Pacific/Pago_Pago",
+        "Africa/Cairo",
+    ] {
+        let mut month = BillingPeriod::around(start, zone).unwrap();
+        for _ in 0..48 {
+            let next = month.following(zone).unwrap();
+            assert_eq!(next.starts_at, month.ends_at, "{zone}");
+            assert_eq!(next, BillingPeriod::around(next.starts_at, zone).unwrap(), "{zone}: the same as from within");
+            assert_eq!(next.starts_at.as_second() % 900, 0, "{zone} {}: begins on a quarter of an hour", next.id);
+            month = next;
+        }
+        assert_eq!(month.id, 203_101, "{zone}");
+    }
+}
+
+#[test]
+fn a_leap_february_has_a_day_more_and_a_month_of_summer_time_an_hour_less() {
+    let seconds = |at: &str, zone: &str| {
+        let month = BillingPeriod::around(at.parse().unwrap(), zone).unwrap();
+        month.ends_at.as_second() - month.starts_at.as_second()
+    };
+    assert_eq!(seconds("2028-02-10T00:00:00Z", "Asia/Kathmandu"), 29 * 86_400);
+    assert_eq!(seconds("2027-02-10T00:00:00Z", "Asia/Kathmandu"), 28 * 86_400);
+    assert_eq!(seconds("2027-03-10T00:00:00Z", "America/New_York"), 31 * 86_400 - 3_600);
+    assert_eq!(seconds("2027-11-10T00:00:00Z", "America/New_York"), 30 * 86_400 + 3_600);
+    assert_eq!(seconds("2027-10-10T00:00:00Z", "Australia/Lord_Howe"), 31 * 86_400 - 1_800);
+}
+
+#[test]
+fn a_publisher_who_moves_to_another_zone_has_one_longer_or_shorter_month() {
+    let november = BillingPeriod::around("2026-11-22T00:00:00Z".parse().unwrap(), "UTC").unwrap();
+    let west = november.following("America/New_York").unwrap();
+    assert_eq!((west.id, west.starts_at), (202_612, november.ends_at));
+    assert_eq!(west.ends_at, "2027-01-01T05:00:00Z".parse().unwrap());
+    let east = november.following("Asia/Tokyo").unwrap();
+    assert_eq!((east.id, east.ends_at), (202_612, "2026-12-31T15:00:00Z".parse().unwrap()));
+    assert_eq!(november.month(), jiff::civil::date(2026, 11, 1));
+}

@@ -8,8 +8,9 @@ use uuid::Uuid;
 use crate::changes::{self, EntityKind};
 use crate::domain::period::BillingPeriod;
 use crate::store::audit::{self, Actor, Target};
+use crate::store::billing_months::{self, MonthFault};
 use crate::store::periods::{self as rows, EndedPeriod};
-use crate::store::{Store, StoreError, Transaction};
+use crate::store::{Store, StoreError, Transaction, subscriptions};
 
 /// Subscriptions in one transaction: it must end within the store's deadline.
 const BATCH_MAX: i64 = 100;
@@ -52,8 +53,9 @@ async fn end_due(tx: &Transaction<'_>) -> Result<usize, StoreError> {
 async fn advance(tx: &Transaction<'_>, after: Option<(Timestamp, Uuid)>) -> Result<Batch, StoreError> {
     let ended = rows::lock_ended(tx, after, BATCH_MAX).await?;
     for row in &ended {
-        match BillingPeriod::around(row.now, &row.time_zone) {
-            Ok(period) => advance_one(tx, row, &period).await?,
+        match billing_months::current(tx, row.publisher).await {
+            Ok(month) => advance_one(tx, row, &month.period()).await?,
+            Err(MonthFault::Store(error)) => return Err(error),
             // One organization's time zone must not stop everybody else's months.
             Err(error) => tracing::error!(subscription = %row.id, %error, "a subscription's period cannot be moved"),
         }
@@ -63,6 +65,12 @@ async fn advance(tx: &Transaction<'_>, after: Option<(Timestamp, Uuid)>) -> Resu
 
 async fn advance_one(tx: &Transaction<'_>, row: &EndedPeriod, period: &BillingPeriod) -> Result<(), StoreError> {
     rows::advance(tx, row.id, period).await?;
+    if let Some(next) = row.next_plan {
+        subscriptions::drop_unsuited_override(tx, row.id).await?;
+        // A plan that is sold no more is in the snapshot as long as somebody holds it.
+        changes::record(tx, EntityKind::Plan, row.plan).await?;
+        changes::record(tx, EntityKind::Plan, next).await?;
+    }
     let before = json!({"period_id": row.period_id, "period_end": row.period_end});
     let after = json!({"period_id": period.id, "period_end": period.ends_at});
     note(tx, "subscription.advance", row.id, row.organization_id, Some(before), Some(after)).await

@@ -4,26 +4,24 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use super::event::{Parsed, RefusedEvent, parse_entry};
+use super::event::{Parsed, Refused, parse_entry};
 use super::metrics::IngestMetrics;
 use super::stream::{Entry, StreamError, UsageStream};
 use super::write::{Written, write_batches};
 use crate::domain::usage::{Batch, BatchId};
-use crate::store::usage::{insert_failure, prune_batches};
+use crate::store::usage::{Reached, insert_failure};
 use crate::store::{Store, StoreError};
 
 /// How often abandoned entries are looked for.
 const CLAIM_INTERVAL: Duration = Duration::from_secs(10);
-/// How often rows that watermarks cover are looked for.
-const PRUNE_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Pause before a write is tried again, doubled up to the maximum.
 const WRITE_BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const WRITE_BACK_OFF_MAX: Duration = Duration::from_secs(2);
-/// An event further in the past or the future than this is counted, and flagged. In milliseconds.
-const PAST_MAX_MS: i64 = 35 * 24 * 3_600_000;
-const FUTURE_MAX_MS: i64 = 5 * 60_000;
+/// Requests counted in one transaction, unless a single batch has more: it must end within the store's deadline.
+const MERGE_EVENTS_MAX: usize = 20_000;
 /// As `ingest_failures.reason` holds it, in characters.
 const REASON_CHARS_MAX: usize = 2_000;
 /// As much of a payload is kept, in bytes: all of one that a gateway could have sent.
@@ -34,6 +32,7 @@ pub(super) struct Consumer {
     stream: UsageStream,
     metrics: IngestMetrics,
     abandoned_after: Duration,
+    log_one_in: u64,
     progressed: bool,
 }
 
@@ -43,8 +42,9 @@ impl Consumer {
         stream: UsageStream,
         metrics: IngestMetrics,
         abandoned_after: Duration,
+        log_one_in: u64,
     ) -> Consumer {
-        Consumer { store, stream, metrics, abandoned_after, progressed: false }
+        Consumer { store, stream, metrics, abandoned_after, log_one_in, progressed: false }
     }
 
     /// Connects and consumes; ends with what the stream failed with.
@@ -52,19 +52,12 @@ impl Consumer {
         self.stream.open().await?;
         self.metrics.up.set(1);
         self.progressed = true;
-        let (mut claim_at, mut prune_at) = (Instant::now(), Instant::now());
+        let mut claim_at = Instant::now();
         while self.take_pending().await? > 0 {}
         loop {
             if Instant::now() >= claim_at {
                 self.take_abandoned().await?;
                 claim_at = Instant::now() + CLAIM_INTERVAL;
-            }
-            if Instant::now() >= prune_at {
-                if let Err(error) = prune_batches(&self.store).await {
-                    self.metrics.prune_failures.inc();
-                    tracing::warn!(%error, "rows of counted batches could not be pruned yet");
-                }
-                prune_at = Instant::now() + PRUNE_INTERVAL;
             }
             self.take_new().await?;
         }
@@ -147,34 +140,41 @@ impl Consumer {
                 Err(fault) => self.move_aside(&entry, fault).await,
             }
         }
-        self.write(good).await;
-        self.stream.remove(&ids).await
+        let mut reached = Vec::new();
+        for merge in merges(good) {
+            reached.extend(self.write(merge).await);
+        }
+        // Off the stream before it is acknowledged to the gateway: what is lost between the two is sent and acknowledged again.
+        self.stream.remove(&ids).await?;
+        self.stream.acknowledge(&reached).await
     }
 
-    /// Ends only when all of it is in Postgres: nothing is acknowledged before.
-    async fn write(&self, entries: Vec<(Entry, Batch)>) {
-        let batches: Vec<Batch> = entries.iter().map(|(_, batch)| batch.clone()).collect();
-        if batches.is_empty() {
-            return;
-        }
-        match write_batches(&self.store, &batches).await {
-            Ok(written) => self.note(written, &batches),
+    /// Ends only when all of it is in Postgres: nothing is acknowledged before. Answers what may be acknowledged.
+    async fn write(&self, merge: Vec<(Entry, Batch)>) -> Vec<Reached> {
+        let (entries, batches): (Vec<Entry>, Vec<Batch>) = merge.into_iter().unzip();
+        match write_batches(&self.store, &batches, self.log_one_in).await {
+            Ok(written) => self.note(written),
             // One by one, so that a single bad or slow batch holds up no other.
             Err(error) => {
                 self.note_retry(&error);
-                for (entry, batch) in &entries {
-                    self.write_one(entry, batch).await;
+                let mut reached = Vec::new();
+                for (entry, batch) in entries.iter().zip(&batches) {
+                    reached.extend(self.write_one(entry, batch).await);
                 }
+                reached
             }
         }
     }
 
-    async fn write_one(&self, entry: &Entry, batch: &Batch) {
+    async fn write_one(&self, entry: &Entry, batch: &Batch) -> Vec<Reached> {
         let mut back_off = WRITE_BACK_OFF_MIN;
         loop {
-            match write_batches(&self.store, std::slice::from_ref(batch)).await {
-                Ok(written) => return self.note(written, std::slice::from_ref(batch)),
-                Err(error) if is_for_ever(&error) => return self.move_aside(entry, error).await,
+            match write_batches(&self.store, std::slice::from_ref(batch), self.log_one_in).await {
+                Ok(written) => return self.note(written),
+                Err(error) if is_for_ever(&error) => {
+                    self.move_aside(entry, error).await;
+                    return Vec::new();
+                }
                 Err(error) => self.note_retry(&error),
             }
             tokio::time::sleep(back_off).await;
@@ -183,31 +183,38 @@ impl Consumer {
     }
 
     /// Named by its batch, so that it is kept once however often the batch comes.
-    async fn move_event_aside(&self, batch: BatchId, event: RefusedEvent) {
-        let RefusedEvent { index, field, payload } = event;
-        let id = format!("{} {}/{}/{} event {index}", self.stream.name, batch.node, batch.epoch, batch.sequence);
-        let reason = format!("event {index}: {field} is missing or not valid");
-        self.keep_failure(&id, &reason, &payload).await;
+    async fn move_event_aside(&self, batch: BatchId, refused: Refused) {
+        let Refused { what, index, field, payload } = refused;
+        let BatchId { producer, sequence } = batch;
+        let name = format!("{} {}/{}/{sequence} {what} {index}", self.stream.name, producer.node, producer.epoch);
+        let reason = format!("{what} {index}: {field} is missing or not valid");
+        self.keep_failure(&name, &reason, &payload).await;
     }
 
-    /// Ends only when the entry is among the failures.
+    /// Ends only when the entry is among the failures. Named by what it holds: its gateway sends it again until it is counted.
     async fn move_aside(&self, entry: &Entry, reason: impl std::fmt::Display + Send) {
-        let id = format!("{} {}", self.stream.name, entry.id);
-        let reason: String = reason.to_string().chars().filter(|c| *c != '\0').take(REASON_CHARS_MAX).collect();
         let payload = entry.payload.as_deref().unwrap_or(entry.fields.as_bytes());
         let payload = payload.get(..PAYLOAD_BYTES_MAX).unwrap_or(payload);
-        self.keep_failure(&id, &reason, payload).await;
+        let digest: String = Sha256::digest(payload).iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("{} sha256:{digest}", self.stream.name);
+        let reason: String = reason.to_string().chars().filter(|c| *c != '\0').take(REASON_CHARS_MAX).collect();
+        self.keep_failure(&name, &reason, payload).await;
     }
 
-    async fn keep_failure(&self, id: &str, reason: &str, payload: &[u8]) {
-        tracing::error!(%id, %reason, "usage is moved aside");
+    async fn keep_failure(&self, name: &str, reason: &str, payload: &[u8]) {
         let mut back_off = WRITE_BACK_OFF_MIN;
-        while let Err(error) = insert_failure(&self.store, id, reason, payload).await {
-            self.note_retry(&error);
+        let is_new = loop {
+            match insert_failure(&self.store, name, reason, payload).await {
+                Ok(is_new) => break is_new,
+                Err(error) => self.note_retry(&error),
+            }
             tokio::time::sleep(back_off).await;
             back_off = (back_off * 2).min(WRITE_BACK_OFF_MAX);
+        };
+        if is_new {
+            tracing::error!(%name, %reason, "usage is moved aside");
+            self.metrics.failures.inc();
         }
-        self.metrics.failures.inc();
     }
 
     fn note_retry(&self, error: &StoreError) {
@@ -215,16 +222,31 @@ impl Consumer {
         tracing::warn!(%error, "usage could not be written yet");
     }
 
-    fn note(&self, written: Written, batches: &[Batch]) {
+    fn note(&self, written: Written) -> Vec<Reached> {
         self.metrics.events.inc_by(written.events);
         self.metrics.batches.inc_by(written.batches);
         self.metrics.duplicates.inc_by(written.duplicates);
-        let now_ms = jiff::Timestamp::now().as_millisecond();
-        let expected = now_ms - PAST_MAX_MS..now_ms + FUTURE_MAX_MS;
-        let skewed =
-            batches.iter().flat_map(|batch| &batch.events).filter(|event| !expected.contains(&event.at_ms)).count();
-        self.metrics.skewed.inc_by(u64::try_from(skewed).unwrap_or(u64::MAX));
+        self.metrics.skewed.inc_by(written.skewed);
+        written.reached
     }
+}
+
+/// Groups that are counted in one transaction each.
+fn merges(entries: Vec<(Entry, Batch)>) -> Vec<Vec<(Entry, Batch)>> {
+    let (mut all, mut merge, mut size) = (Vec::new(), Vec::new(), 0);
+    for (entry, batch) in entries {
+        let more = batch.events.len() + batch.compacted.len();
+        if size + more > MERGE_EVENTS_MAX && !merge.is_empty() {
+            all.push(std::mem::take(&mut merge));
+            size = 0;
+        }
+        size += more;
+        merge.push((entry, batch));
+    }
+    if !merge.is_empty() {
+        all.push(merge);
+    }
+    all
 }
 
 /// Whether the batch itself is at fault: what Postgres refuses about its values it refuses again.

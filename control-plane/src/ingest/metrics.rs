@@ -16,8 +16,6 @@ pub struct IngestMetrics {
     pub(super) skewed: IntCounter,
     /// Writes that Postgres did not take and that were tried again.
     pub(super) retries: IntCounter,
-    /// Removals of rows no longer needed that failed.
-    pub(super) prune_failures: IntCounter,
     /// 1 while the stream answers.
     pub(super) up: IntGauge,
 }
@@ -37,7 +35,6 @@ impl IngestMetrics {
             failures: counter("failed_entries_total", "Entries and single events moved aside unread.")?,
             skewed: counter("skewed_events_total", "Events whose time is far from this clock's.")?,
             retries: counter("write_retries_total", "Writes tried again.")?,
-            prune_failures: counter("prune_failures_total", "Removals of old rows that failed.")?,
             up,
         })
     }

@@ -8,8 +8,12 @@ use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, Value};
 
-/// Entries read at once: up to 1,000 events each, and one transaction must end within its deadline.
-pub(super) const ENTRIES_MAX: usize = 16;
+use crate::store::usage::Reached;
+
+/// Entries read at once; each is bounded, and so is what lies in memory.
+pub(super) const ENTRIES_MAX: usize = 32;
+/// An acknowledgement that no gateway has asked for in so long is forgotten, in seconds: 7 days.
+const ACK_TTL_S: u64 = 7 * 24 * 3_600;
 /// How long a read waits for an entry.
 const BLOCK: Duration = Duration::from_secs(1);
 /// How long a connection may take.
@@ -107,6 +111,25 @@ impl UsageStream {
         pipe.atomic();
         pipe.cmd("XACK").arg(&self.name).arg(&self.group).arg(ids).ignore();
         pipe.cmd("XDEL").arg(&self.name).arg(ids).ignore();
+        let mut connection = self.connection()?;
+        let () = pipe.query_async(&mut connection).await?;
+        Ok(())
+    }
+
+    /// Tells each producer what is counted without a gap, so that its spool may let go of it. A number may go back, when Postgres
+    /// was restored; then the gateway sends again from there. Without the first batch there is no number at all.
+    pub(super) async fn acknowledge(&mut self, reached: &[Reached]) -> Result<(), StreamError> {
+        if reached.is_empty() {
+            return Ok(());
+        }
+        let mut pipe = redis::pipe();
+        for Reached { producer, contiguous_seq } in reached {
+            let key = format!("usage:ack:{}:{}", producer.node, producer.epoch);
+            match contiguous_seq {
+                0.. => pipe.cmd("SET").arg(key).arg(*contiguous_seq).arg("EX").arg(ACK_TTL_S).ignore(),
+                _ => pipe.cmd("DEL").arg(key).ignore(),
+            };
+        }
         let mut connection = self.connection()?;
         let () = pipe.query_async(&mut connection).await?;
         Ok(())

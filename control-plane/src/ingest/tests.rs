@@ -2,133 +2,16 @@
 
 use std::time::Duration;
 
-use prometheus::Registry;
 use prost::Message;
-use redis::aio::MultiplexedConnection;
-use servers::PrivateRedis;
 use snapshot::wire;
-use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::event::{EntryFault, parse_entry};
+use super::testing::{AT_MS, PATIENCE, STREAM, World, batch};
 use super::*;
 use crate::domain::usage::billable::{BillableClasses, billable};
 use crate::domain::usage::{Event, Outcome};
 use crate::publish::builder::testing_rows::{Rows, store_of};
-
-const STREAM: &str = "apihub:usage";
-const GROUP: &str = "control-plane";
-/// Beyond it a test has hung.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// 2026-11-22 06:00:30 UTC.
-const AT_MS: i64 = 1_795_327_230_000;
-
-struct World {
-    rows: Rows,
-    redis: PrivateRedis,
-    metrics: IngestMetrics,
-    _dir: TempDir,
-}
-
-impl World {
-    async fn start() -> World {
-        let dir = tempfile::Builder::new().prefix("rd").tempdir_in("/tmp").unwrap();
-        let redis = PrivateRedis::start(&dir.path().join("r"), false).unwrap();
-        let metrics = IngestMetrics::register(&Registry::new()).unwrap();
-        World { rows: Rows::start().await, redis, metrics, _dir: dir }
-    }
-
-    async fn redis(&self) -> MultiplexedConnection {
-        redis::Client::open(self.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
-    }
-
-    fn consumer(&self, name: &str, abandoned_after: Duration) -> Consumer {
-        let stream = UsageStream::new(&self.redis.url(), STREAM, GROUP, name).unwrap();
-        Consumer::new(self.rows.store.clone(), stream, self.metrics.clone(), abandoned_after)
-    }
-
-    async fn send(&self, batch: &wire::UsageBatch) {
-        self.send_raw(b"1", &batch.encode_to_vec()).await;
-    }
-
-    async fn send_raw(&self, version: &[u8], payload: &[u8]) {
-        let mut command = redis::cmd("XADD");
-        command.arg(STREAM).arg("*").arg("v").arg(version).arg("b").arg(payload);
-        let _id: String = command.query_async(&mut self.redis().await).await.unwrap();
-    }
-
-    async fn entries_left(&self) -> u64 {
-        redis::cmd("XLEN").arg(STREAM).query_async(&mut self.redis().await).await.unwrap()
-    }
-
-    async fn number(&self, sql: &str) -> i64 {
-        self.rows.client.query_one(sql, &[]).await.unwrap().get::<_, Option<i64>>(0).unwrap_or_default()
-    }
-
-    /// Logged requests, and requests of the minutes: always the same.
-    async fn counted(&self) -> i64 {
-        let sql = "SELECT (SELECT count(*) FROM usage_logs), (SELECT coalesce(sum(request_count), 0)::bigint FROM usage_minutes)";
-        let row = self.rows.client.query_one(sql, &[]).await.unwrap();
-        let (logs, minutes): (i64, i64) = (row.get(0), row.get(1));
-        assert_eq!(logs, minutes);
-        logs
-    }
-
-    async fn wait_for_count(&self, count: i64) {
-        let reached = async {
-            while self.counted().await < count {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, reached).await.expect("everything is counted");
-        assert_eq!(self.counted().await, count);
-    }
-
-    fn run(&self) -> tokio_util::sync::DropGuard {
-        let stop = CancellationToken::new();
-        let usage = Usage {
-            redis_url: Some(settings::Secret::new(self.redis.url())),
-            stream: STREAM.into(),
-            group: GROUP.into(),
-            consumer: "one".into(),
-        };
-        let ingest = Ingest::new(self.rows.store.clone(), &usage, self.metrics.clone()).unwrap().unwrap();
-        tokio::spawn(ingest.run(stop.clone()));
-        stop.drop_guard()
-    }
-}
-
-fn event() -> wire::UsageEvent {
-    wire::UsageEvent {
-        at_ms: AT_MS,
-        request_id: Uuid::now_v7().as_bytes().to_vec(),
-        key: 1,
-        subscription: 2,
-        product: 3,
-        endpoint: 4,
-        plan: 5,
-        method: "GET".into(),
-        status: 200,
-        verdict: wire::Verdict::Proxied.into(),
-        failed_by: wire::FailedBy::Nobody.into(),
-        request_bytes: 10,
-        response_bytes: 100,
-        latency_us: 1_000,
-        upstream_latency_us: 900,
-        upstream_contacted: true,
-        test_key: false,
-    }
-}
-
-fn batch(epoch: Uuid, sequence: u64, events: usize) -> wire::UsageBatch {
-    wire::UsageBatch {
-        node_id: Uuid::from_u128(9).as_bytes().to_vec(),
-        epoch: epoch.as_bytes().to_vec(),
-        sequence,
-        events: (0..events).map(|_| event()).collect(),
-    }
-}
 
 fn parsed(change: impl FnOnce(&mut wire::UsageEvent)) -> Event {
     let mut wire = batch(Uuid::from_u128(1), 0, 1);
@@ -202,7 +85,7 @@ async fn a_restart_between_the_commit_and_the_acknowledgement_counts_nothing_twi
     // Committed, and then the process ends.
     let entries = first.stream().read_new().await.unwrap();
     let parsed = parse_entry(Some(b"1"), entries[0].payload.clone()).unwrap().batch;
-    write::write_batches(&world.rows.store, &[parsed]).await.unwrap();
+    write::write_batches(&world.rows.store, &[parsed], 1).await.unwrap();
     drop(first);
     assert_eq!((world.counted().await, world.entries_left().await), (4, 1));
 
@@ -211,6 +94,7 @@ async fn a_restart_between_the_commit_and_the_acknowledgement_counts_nothing_twi
     assert_eq!(same.take_new().await.unwrap(), 0, "it was delivered already");
     assert_eq!(same.take_pending().await.unwrap(), 1);
     assert_eq!((world.counted().await, world.entries_left().await), (4, 0));
+    assert_eq!(world.acknowledged(epoch).await, Some(0));
 }
 
 #[tokio::test]
@@ -406,6 +290,7 @@ async fn a_plan_says_which_classes_cost_money_and_a_key_when_it_was_used() {
     let mut consumer = world.consumer("one", ABANDONED_AFTER);
     consumer.open().await.unwrap();
     consumer.take_new().await.unwrap();
+    crate::metering::roll_up(&rows.store, jiff::Timestamp::UNIX_EPOCH).await.unwrap();
     assert_eq!(world.number("SELECT status::bigint FROM usage_logs WHERE billable").await, 404);
     let used = "SELECT (extract(epoch FROM last_used_at) * 1000)::bigint FROM api_keys";
     assert_eq!(world.number(used).await, AT_MS);
@@ -418,23 +303,23 @@ fn what_costs_money_is_one_table() {
     let none = BillableClasses::parse([]);
     let verdict = |verdict: wire::Verdict| move |event: &mut wire::UsageEvent| event.verdict = verdict.into();
     let answered = parsed(|_| ());
-    assert!(billable(&answered, default) && billable(&answered, all) && !billable(&answered, none));
+    assert!(billable(&answered.kind, default) && billable(&answered.kind, all) && !billable(&answered.kind, none));
     let not_found = parsed(|event| event.status = 404);
-    assert!(!billable(&not_found, default) && billable(&not_found, all));
+    assert!(!billable(&not_found.kind, default) && billable(&not_found.kind, all));
     let tested = parsed(|event| event.test_key = true);
-    assert!(!billable(&tested, all));
+    assert!(!billable(&tested.kind, all));
     use wire::Verdict::{Forbidden, QuotaExceeded, RateLimited, Unpaid, UpstreamError};
     for refused in [Unpaid, Forbidden, RateLimited, QuotaExceeded, UpstreamError] {
-        assert!(!billable(&parsed(verdict(refused)), all), "{refused:?}");
+        assert!(!billable(&parsed(verdict(refused)).kind, all), "{refused:?}");
     }
     let gone = parsed(verdict(wire::Verdict::ClientGone));
-    assert!(billable(&gone, default) && !billable(&gone, none));
+    assert!(billable(&gone.kind, default) && !billable(&gone.kind, none));
     let gone_before = parsed(|event| {
         event.verdict = wire::Verdict::ClientGone.into();
         event.upstream_contacted = false;
     });
-    assert!(!billable(&gone_before, all));
-    assert_eq!(gone_before.outcome, Outcome::ClientGone);
+    assert!(!billable(&gone_before.kind, all));
+    assert_eq!(gone_before.kind.outcome, Outcome::ClientGone);
 }
 
 #[test]

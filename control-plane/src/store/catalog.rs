@@ -48,8 +48,8 @@ pub struct Offer {
     pub product_status: ProductStatus,
     pub approval: Approval,
     pub plan_status: PlanStatus,
-    /// The publisher's, in which months are cut.
-    pub time_zone: String,
+    /// In whose months it is billed.
+    pub publisher: Uuid,
 }
 
 macro_rules! columns {
@@ -122,7 +122,7 @@ pub async fn plans(tx: &Transaction<'_>, product: Uuid) -> Result<Vec<PlanRow>, 
 /// no publish, deprecation or retirement pass between this answer and the subscription.
 pub async fn offer(tx: &Transaction<'_>, user: Uuid, plan: Uuid) -> Result<Option<Offer>, StoreError> {
     let sql = "-- catalog.offer\n\
-        SELECT p.id AS product_id, p.status AS product_status, p.approval, s.status AS plan_status, o.time_zone \
+        SELECT p.id AS product_id, p.status AS product_status, p.approval, s.status AS plan_status, o.id AS publisher \
         FROM plans s JOIN api_products p ON p.id = s.product_id JOIN organizations o ON o.id = p.organization_id \
         WHERE s.id = $1 AND o.status = 'active' AND p.status IN ('published', 'deprecated') \
             AND (p.visibility = 'public' OR EXISTS (SELECT FROM organization_members m \
@@ -134,15 +134,8 @@ pub async fn offer(tx: &Transaction<'_>, user: Uuid, plan: Uuid) -> Result<Optio
         product_status: closed_text(&row, "product_status", ProductStatus::parse)?,
         approval: closed_text(&row, "approval", Approval::parse)?,
         plan_status: closed_text(&row, "plan_status", PlanStatus::parse)?,
-        time_zone: row.try_get("time_zone")?,
+        publisher: row.try_get("publisher")?,
     }))
-}
-
-/// The zone in which a product's months are cut.
-pub async fn time_zone(tx: &Transaction<'_>, product: Uuid) -> Result<String, StoreError> {
-    let sql = "-- catalog.time_zone\n\
-        SELECT o.time_zone FROM api_products p JOIN organizations o ON o.id = p.organization_id WHERE p.id = $1";
-    Ok(tx.query_one_cached(sql, &[&product]).await?.try_get("time_zone")?)
 }
 
 /// Slug and currency of the organization that publishes.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{StoreError, Transaction, Values};
 use crate::domain::period::BillingPeriod;
 
-/// A subscription whose period is over, by the clock of Postgres, and locked.
+/// A subscription whose period is over in its publisher's billing time, and locked.
 #[derive(Clone, Debug)]
 pub struct EndedPeriod {
     pub id: Uuid,
@@ -16,10 +16,11 @@ pub struct EndedPeriod {
     pub organization_id: Uuid,
     pub period_id: i32,
     pub period_end: Timestamp,
-    /// The publisher's, in which months are cut.
-    pub time_zone: String,
-    /// When it was asked.
-    pub now: Timestamp,
+    pub plan: Uuid,
+    /// Waited for the period's end.
+    pub next_plan: Option<Uuid>,
+    /// Whose months these are.
+    pub publisher: Uuid,
 }
 
 /// A subscription that has just ended.
@@ -34,8 +35,11 @@ pub struct EndedSubscription {
 pub async fn end_due(tx: &Transaction<'_>, limit: i64) -> Result<Vec<EndedSubscription>, StoreError> {
     let sql = "-- periods.end_due
         UPDATE subscriptions SET status = 'cancelled', cancelled_at = cancel_at, next_plan_id = NULL
-        WHERE id IN (SELECT id FROM subscriptions WHERE status <> 'cancelled' AND cancel_at <= now()
-            ORDER BY cancel_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
+        WHERE id IN (SELECT s.id FROM subscriptions s
+            WHERE s.status <> 'cancelled' AND s.cancel_at <= now() + make_interval(secs => (
+                SELECT coalesce(max(ahead_s), 0) FROM billing_clocks))
+              AND s.cancel_at <= billing_now_of_product(s.product_id)
+            ORDER BY s.cancel_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
         RETURNING id, organization_id, cancelled_at";
     let rows = tx.query_cached(sql, &[&limit]).await?;
     let read = |row: &Row| -> Result<EndedSubscription, StoreError> {
@@ -55,9 +59,12 @@ pub async fn lock_ended(
     limit: i64,
 ) -> Result<Vec<EndedPeriod>, StoreError> {
     let sql = "-- periods.lock_ended
-        SELECT s.id, s.organization_id, s.period_id, s.period_end, o.time_zone, now() AS now
-        FROM subscriptions s JOIN api_products p ON p.id = s.product_id JOIN organizations o ON o.id = p.organization_id
-        WHERE s.status <> 'cancelled' AND s.period_end <= now() AND (s.cancel_at IS NULL OR s.cancel_at > now())
+        SELECT s.id, s.organization_id, s.period_id, s.period_end, s.plan_id, s.next_plan_id, p.organization_id AS publisher
+        FROM subscriptions s JOIN api_products p ON p.id = s.product_id
+        WHERE s.status <> 'cancelled' AND s.period_end <= now() + make_interval(secs => (
+                SELECT coalesce(max(ahead_s), 0) FROM billing_clocks))
+          AND s.period_end <= billing_now(p.organization_id)
+          AND (s.cancel_at IS NULL OR s.cancel_at > billing_now(p.organization_id))
           AND ($1::timestamptz IS NULL OR (s.period_end, s.id) > ($1, $2))
         ORDER BY s.period_end, s.id LIMIT $3 FOR NO KEY UPDATE OF s SKIP LOCKED";
     let (end, id) = (after.map(|(end, _)| end), after.map(|(_, id)| id));
@@ -84,8 +91,9 @@ impl EndedPeriod {
             organization_id: row.try_get("organization_id")?,
             period_id: row.try_get("period_id")?,
             period_end: row.try_get("period_end")?,
-            time_zone: row.try_get("time_zone")?,
-            now: row.try_get("now")?,
+            plan: row.try_get("plan_id")?,
+            next_plan: row.try_get("next_plan_id")?,
+            publisher: row.try_get("publisher")?,
         })
     }
 }

@@ -142,7 +142,8 @@ macro_rules! plans_sql {
 }
 
 // A cancelled subscription stays while it has keys, so that their holder reads 403 and not 401. The next period is the next
-// calendar month of the publisher: for gateways that lose touch at the turn of a month.
+// month of the publisher: for gateways that lose touch at the turn of a month. Gateways know one time, that of events: a publisher
+// whose billing time was moved ahead has his ends told that much earlier.
 macro_rules! subscriptions_sql {
     ($name:literal, $filter:literal) => {
         concat!(
@@ -151,16 +152,19 @@ macro_rules! subscriptions_sql {
             "\nSELECT s.id, s.meter_id, s.product_id, s.plan_id, s.organization_id, o.slug,
                 CASE WHEN o.status <> 'active' AND s.status IN ('active', 'past_due') THEN 'suspended' ELSE s.status END AS status,
                 s.override_requests_per_minute, s.override_burst_limit, s.period_id,
-                (extract(epoch FROM s.period_end) * 1000)::bigint AS period_end_ms,
-                to_char(s.period_end AT TIME ZONE z.time_zone, 'YYYYMM')::int AS next_period_id,
-                (extract(epoch FROM (s.period_end AT TIME ZONE z.time_zone + interval '1 month') AT TIME ZONE z.time_zone)
+                ((extract(epoch FROM s.period_end) - k.ahead_s) * 1000)::bigint AS period_end_ms,
+                to_char(m.month + interval '1 month', 'YYYYMM')::int AS next_period_id,
+                ((extract(epoch FROM (m.month + interval '2 months') AT TIME ZONE z.time_zone) - k.ahead_s)
                     * 1000)::bigint AS next_period_end_ms,
-                (extract(epoch FROM s.cancel_at) * 1000)::bigint AS cancel_at_ms,
-                (extract(epoch FROM s.refuse_unpaid_from) * 1000)::bigint AS refuse_unpaid_from_ms
+                ((extract(epoch FROM s.cancel_at) - k.ahead_s) * 1000)::bigint AS cancel_at_ms,
+                ((extract(epoch FROM s.refuse_unpaid_from) - k.ahead_s) * 1000)::bigint AS refuse_unpaid_from_ms
              FROM subscriptions s
              JOIN organizations o ON o.id = s.organization_id
              JOIN api_products p ON p.id = s.product_id
              JOIN organizations z ON z.id = p.organization_id
+             LEFT JOIN billing_clocks c ON c.organization_id = z.id
+             CROSS JOIN LATERAL (SELECT coalesce(c.ahead_s, 0) AS ahead_s) k
+             CROSS JOIN LATERAL (SELECT to_date(nullif(s.period_id, 0)::text, 'YYYYMM')::timestamp AS month) m
              WHERE (s.status <> 'cancelled'
                 OR EXISTS (SELECT FROM api_keys k WHERE k.subscription_id = s.id AND k.status = 'active')) ",
             $filter

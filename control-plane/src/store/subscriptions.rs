@@ -35,6 +35,10 @@ pub struct SubscriptionRow {
     pub cancel_at: Option<Timestamp>,
     pub cancelled_by: Option<Party>,
     pub past_due_since: Option<Timestamp>,
+    /// From then on the gateway answers 402.
+    pub refuse_unpaid_from: Option<Timestamp>,
+    /// What time it is for the publisher's bills.
+    pub billing_now: Timestamp,
     pub override_requests_per_minute: Option<i32>,
     pub override_burst_limit: Option<i32>,
     pub period_start: Option<Timestamp>,
@@ -86,7 +90,8 @@ macro_rules! columns {
          n.version AS plan_version, s.next_plan_id, s.user_id, s.organization_id, o.name AS organization_name, \
          o.slug AS organization_slug, p.organization_id AS publisher_organization_id, \
          w.slug AS publisher_organization_slug, s.status, s.requested_at, \
-         s.activated_at, s.cancelled_at, s.cancel_at, s.cancelled_by, s.past_due_since, s.override_requests_per_minute, \
+         s.activated_at, s.cancelled_at, s.cancel_at, s.cancelled_by, s.past_due_since, s.refuse_unpaid_from, \
+         billing_now(p.organization_id) AS billing_now, s.override_requests_per_minute, \
          s.override_burst_limit, s.period_start, s.period_end, s.period_id, s.note, s.version, s.created_at, s.updated_at"
     };
 }
@@ -111,7 +116,7 @@ pub async fn insert(tx: &Transaction<'_>, new: &NewSubscription<'_>) -> Result<(
     let sql = "-- subscriptions.insert\n\
         INSERT INTO subscriptions (id, product_id, plan_id, user_id, organization_id, status, activated_at, period_start, \
             period_end, period_id, note) \
-        VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 = 'active' THEN now() END, $7, $8, $9, $10)";
+        VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $6 = 'active' THEN billing_now_of_product($2) END, $7, $8, $9, $10)";
     let status = if new.period.is_some() { SubscriptionStatus::Active } else { SubscriptionStatus::Pending };
     let values: Values<'_> = &[
         &new.id,
@@ -193,7 +198,7 @@ pub async fn list(
 pub async fn activate(tx: &Transaction<'_>, id: Uuid, period: &BillingPeriod) -> Result<(), StoreError> {
     let sql = "-- subscriptions.activate\n\
         UPDATE subscriptions SET status = CASE WHEN past_due_since IS NULL THEN 'active' ELSE 'past_due' END, \
-            activated_at = coalesce(activated_at, now()), period_start = $2, period_end = $3, period_id = $4 WHERE id = $1";
+            activated_at = coalesce(activated_at, billing_now_of_product(product_id)), period_start = $2, period_end = $3, period_id = $4 WHERE id = $1";
     let values: Values<'_> = &[&id, &period.starts_at, &period.ends_at, &period.id];
     expect_one("subscriptions.activate", tx.execute_cached(sql, values).await?)
 }
@@ -205,7 +210,7 @@ pub async fn suspend(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
 
 pub async fn cancel_now(tx: &Transaction<'_>, id: Uuid, by: Party) -> Result<(), StoreError> {
     let sql = "-- subscriptions.cancel_now\n\
-        UPDATE subscriptions SET status = 'cancelled', cancelled_at = now(), cancel_at = NULL, cancelled_by = $2, \
+        UPDATE subscriptions SET status = 'cancelled', cancelled_at = billing_now_of_product(product_id), cancel_at = NULL, cancelled_by = $2, \
             next_plan_id = NULL WHERE id = $1";
     expect_one("subscriptions.cancel_now", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
 }
@@ -221,7 +226,8 @@ pub async fn cancel_at_period_end(tx: &Transaction<'_>, id: Uuid, by: Party) -> 
 
 /// Takes a cancellation back that has not happened yet.
 pub async fn keep(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
-    let sql = "-- subscriptions.keep\nUPDATE subscriptions SET cancel_at = NULL, cancelled_by = NULL WHERE id = $1 AND cancel_at > now()";
+    let sql = "-- subscriptions.keep\nUPDATE subscriptions SET cancel_at = NULL, cancelled_by = NULL \
+        WHERE id = $1 AND cancel_at > billing_now_of_product(product_id)";
     expect_one("subscriptions.keep", tx.execute_cached(sql, &[&id]).await?)
 }
 
@@ -229,9 +235,31 @@ pub async fn keep(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
 pub async fn end_elapsed(tx: &Transaction<'_>, organization: Uuid, product: Uuid) -> Result<Option<Uuid>, StoreError> {
     let sql = "-- subscriptions.end_elapsed\n\
         UPDATE subscriptions SET status = 'cancelled', cancelled_at = cancel_at, next_plan_id = NULL \
-        WHERE organization_id = $1 AND product_id = $2 AND status <> 'cancelled' AND cancel_at <= now() RETURNING id";
+        WHERE organization_id = $1 AND product_id = $2 AND status <> 'cancelled' \
+            AND cancel_at <= billing_now_of_product(product_id) RETURNING id";
     let row = tx.query_opt_cached(sql, &[&organization, &product]).await?;
     row.map(|row| row.try_get("id").map_err(StoreError::from)).transpose()
+}
+
+/// A dearer plan takes effect at once, and nothing waits any more.
+pub async fn change_plan(tx: &Transaction<'_>, id: Uuid, plan: Uuid) -> Result<(), StoreError> {
+    let sql = "-- subscriptions.change_plan\nUPDATE subscriptions SET plan_id = $2, next_plan_id = NULL WHERE id = $1";
+    expect_one("subscriptions.change_plan", tx.execute_cached(sql, &[&id, &plan]).await?)
+}
+
+/// A window knows no burst of its own: an override that was made for a bucket ends with it.
+pub async fn drop_unsuited_override(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
+    let sql = "-- subscriptions.drop_unsuited_override\n\
+        UPDATE subscriptions s SET override_requests_per_minute = NULL, override_burst_limit = NULL \
+        FROM rate_limit_policies l WHERE s.id = $1 AND l.plan_id = s.plan_id AND l.algorithm <> 'token_bucket' \
+            AND s.override_burst_limit <> s.override_requests_per_minute";
+    tx.execute_cached(sql, &[&id]).await.map(|_| ())
+}
+
+/// A cheaper plan waits for the period's end; `None` takes a waiting one back.
+pub async fn plan_next(tx: &Transaction<'_>, id: Uuid, plan: Option<Uuid>) -> Result<(), StoreError> {
+    let sql = "-- subscriptions.plan_next\nUPDATE subscriptions SET next_plan_id = $2 WHERE id = $1";
+    expect_one("subscriptions.plan_next", tx.execute_cached(sql, &[&id, &plan]).await?)
 }
 
 pub async fn set_override(tx: &Transaction<'_>, id: Uuid, rate: Option<RateAndBurst>) -> Result<(), StoreError> {
@@ -282,6 +310,8 @@ impl TryFrom<&Row> for SubscriptionRow {
                 None => None,
             },
             past_due_since: row.try_get("past_due_since")?,
+            refuse_unpaid_from: row.try_get("refuse_unpaid_from")?,
+            billing_now: row.try_get("billing_now")?,
             override_requests_per_minute: row.try_get("override_requests_per_minute")?,
             override_burst_limit: row.try_get("override_burst_limit")?,
             period_start: row.try_get("period_start")?,

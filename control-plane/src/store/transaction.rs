@@ -2,9 +2,12 @@
 //! end in order is closed, never handed to somebody else. Refuses to know any table.
 
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use deadpool_postgres::Object;
+use futures::SinkExt;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -63,6 +66,11 @@ impl<'env> Transaction<'env> {
         client.query(&statement, values).await.map_err(|error| self.note(error))
     }
 
+    /// For a statement put together from parts, whose best plan depends on its values: prepared anew and not kept.
+    pub async fn query_once(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, StoreError> {
+        self.client()?.query(sql, values).await.map_err(|error| self.note(error))
+    }
+
     pub async fn query_opt_cached(&self, sql: &str, values: Values<'_>) -> Result<Option<Row>, StoreError> {
         let client = self.client()?;
         let statement = client.prepare_cached(sql).await.map_err(|error| self.note(error))?;
@@ -81,6 +89,26 @@ impl<'env> Transaction<'env> {
         let client = self.client()?;
         let statement = client.prepare_cached(sql).await.map_err(|error| self.note(error))?;
         client.execute(&statement, values).await.map_err(|error| self.note(error))
+    }
+
+    /// Sends the pieces of a binary COPY; how many rows were taken.
+    pub(super) async fn copy_cached(&self, sql: &str, pieces: Vec<Bytes>) -> Result<u64, StoreError> {
+        let client = self.client()?;
+        let statement = client.prepare_cached(sql).await.map_err(|error| self.note(error))?;
+        let sink = client.copy_in::<_, Bytes>(&statement).await.map_err(|error| self.note(error))?;
+        let mut sink = pin!(sink);
+        for piece in pieces {
+            if sink.send(piece).await.is_err() {
+                // Postgres has given up: what it says at the end tells why.
+                break;
+            }
+        }
+        sink.finish().await.map_err(|error| self.note(error))
+    }
+
+    /// Several statements without values, for what holds for the rest of the transaction.
+    pub(super) async fn batch_execute(&self, sql: &str) -> Result<(), StoreError> {
+        self.client()?.batch_execute(sql).await.map_err(|error| self.note(error))
     }
 
     fn client(&self) -> Result<&Object, StoreError> {

@@ -365,7 +365,7 @@ pub struct UsageEvent {
     #[prost(bool, tag = "17")]
     pub test_key: bool,
 }
-/// One stream entry. (node, epoch, sequence) names it for ever.
+/// One stream entry. (node, epoch, sequence) names it for ever; its content never changes.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UsageBatch {
     #[prost(bytes = "vec", tag = "1")]
@@ -376,6 +376,93 @@ pub struct UsageBatch {
     pub sequence: u64,
     #[prost(message, repeated, tag = "4")]
     pub events: ::prost::alloc::vec::Vec<UsageEvent>,
+    /// What events were compacted to because the spool was full; they are not in `events`.
+    #[prost(message, repeated, tag = "5")]
+    pub rows: ::prost::alloc::vec::Vec<UsageRow>,
+    /// No event that is older comes with a later sequence of this epoch. 0: not told.
+    #[prost(int64, tag = "6")]
+    pub low_watermark_ms: i64,
+    /// The last of its epoch: the process ended in order, or its spool was drained by its successor.
+    #[prost(bool, tag = "7")]
+    pub closes_epoch: bool,
+}
+/// Events of one quarter of an hour that differ in nothing that a bill asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageRow {
+    /// Its beginning.
+    #[prost(int64, tag = "1")]
+    pub quarter_hour_ms: i64,
+    #[prost(uint64, tag = "2")]
+    pub key: u64,
+    #[prost(uint64, tag = "3")]
+    pub subscription: u64,
+    #[prost(uint64, tag = "4")]
+    pub product: u64,
+    #[prost(uint64, tag = "5")]
+    pub endpoint: u64,
+    #[prost(uint64, tag = "6")]
+    pub plan: u64,
+    /// The status, not its class: a plan's billable classes may change how it is read.
+    #[prost(uint32, tag = "7")]
+    pub status: u32,
+    #[prost(enumeration = "Verdict", tag = "8")]
+    pub verdict: i32,
+    #[prost(enumeration = "FailedBy", tag = "9")]
+    pub failed_by: i32,
+    #[prost(bool, tag = "10")]
+    pub upstream_contacted: bool,
+    #[prost(bool, tag = "11")]
+    pub test_key: bool,
+    #[prost(uint64, tag = "12")]
+    pub count: u64,
+    #[prost(uint64, tag = "13")]
+    pub request_bytes: u64,
+    #[prost(uint64, tag = "14")]
+    pub response_bytes: u64,
+    #[prost(uint64, tag = "15")]
+    pub latency_us_sum: u64,
+    #[prost(uint64, tag = "16")]
+    pub upstream_latency_us_sum: u64,
+}
+/// What a gateway saw since its last one, about every 100 ms; best effort, never billed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LiveBatch {
+    #[prost(bytes = "vec", tag = "1")]
+    pub node_id: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub boot_id: ::prost::alloc::vec::Vec<u8>,
+    /// Dense within a boot: a gap says that some were lost.
+    #[prost(uint64, tag = "3")]
+    pub sequence: u64,
+    #[prost(int64, tag = "4")]
+    pub at_ms: i64,
+    /// The first ones, up to a cap.
+    #[prost(message, repeated, tag = "5")]
+    pub events: ::prost::alloc::vec::Vec<UsageEvent>,
+    /// Every event, those beyond the cap too.
+    #[prost(message, repeated, tag = "6")]
+    pub counts: ::prost::alloc::vec::Vec<LiveCount>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LiveCount {
+    #[prost(uint64, tag = "1")]
+    pub subscription: u64,
+    #[prost(uint64, tag = "2")]
+    pub product: u64,
+    #[prost(uint64, tag = "3")]
+    pub endpoint: u64,
+    #[prost(uint32, tag = "4")]
+    pub status: u32,
+    #[prost(enumeration = "Verdict", tag = "5")]
+    pub verdict: i32,
+    #[prost(uint64, tag = "6")]
+    pub count: u64,
+    #[prost(uint64, tag = "7")]
+    pub request_bytes: u64,
+    #[prost(uint64, tag = "8")]
+    pub response_bytes: u64,
+    #[prost(uint64, tag = "9")]
+    pub latency_us_sum: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -26,6 +26,13 @@ pub struct Cancellation {
     pub when: Option<CancelWhen>,
 }
 
+#[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanChange {
+    /// An active plan of the same product; the plan that is held takes a change back that waits.
+    pub plan_id: Uuid,
+}
+
 /// Takes the place of the plan's rate for this subscription alone.
 #[derive(Clone, Copy, Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -75,6 +82,9 @@ pub struct Subscription {
     pub cancelled_at: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub past_due_since: Option<Timestamp>,
+    /// While it is unpaid: from then on the gateways answer 402.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub refuse_unpaid_from: Option<Timestamp>,
     #[serde(rename = "override")]
     pub rate_override: Option<RateOverride>,
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -114,6 +124,7 @@ impl From<SubscriptionRow> for Subscription {
             cancel_at: row.cancel_at,
             cancelled_at: row.cancelled_at,
             past_due_since: row.past_due_since,
+            refuse_unpaid_from: row.refuse_unpaid_from,
             rate_override: rate_override
                 .map(|(requests_per_minute, burst_limit)| RateOverride { requests_per_minute, burst_limit }),
             period_start: row.period_start,

@@ -3,7 +3,6 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use jiff::Timestamp;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
@@ -22,7 +21,7 @@ use crate::domain::accounts::Role;
 use crate::domain::plan::RateAndBurst;
 use crate::domain::subscription::{CancelWhen, Party, Step, SubscriptionStatus};
 use crate::store::subscriptions::{self as rows, SubscriptionRow};
-use crate::store::{Transaction, catalog, periods};
+use crate::store::{Transaction, periods};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -170,7 +169,7 @@ async fn what_now(
 
 /// Who wants it to end, while the end has not come yet. Before that was noted, only consumers could take it back.
 fn canceller(row: &SubscriptionRow) -> Option<Party> {
-    row.cancel_at.filter(|at| *at > Timestamp::now()).map(|_| row.cancelled_by.unwrap_or(Party::Consumer))
+    row.cancel_at.filter(|at| *at > row.billing_now).map(|_| row.cancelled_by.unwrap_or(Party::Consumer))
 }
 
 async fn publisher(state: &AppState, caller: &Caller, id: Uuid) -> Result<Granted, ApiError> {
@@ -241,9 +240,9 @@ async fn cancel_later(tx: &Transaction<'_>, row: &SubscriptionRow, by: Party) ->
     allowed(row, Step::Cancel)?;
     // What never began has no end to wait for.
     let Some(end) = row.period_end else { return Ok(rows::cancel_now(tx, row.id, by).await?) };
-    if end <= Timestamp::now() {
+    if end <= row.billing_now {
         // The month has just ended, and nobody has moved the subscription into the new one yet.
-        let period = period_now(&catalog::time_zone(tx, row.product_id).await?)?;
+        let period = period_now(tx, row.publisher_organization_id).await?;
         periods::advance(tx, row.id, &period).await?;
     }
     Ok(rows::cancel_at_period_end(tx, row.id, by).await?)
@@ -253,7 +252,7 @@ async fn take(tx: &Transaction<'_>, row: &SubscriptionRow, step: Step) -> Result
     allowed(row, step)?;
     match step {
         Step::Approve | Step::Resume => {
-            let period = period_now(&catalog::time_zone(tx, row.product_id).await?)?;
+            let period = period_now(tx, row.publisher_organization_id).await?;
             Ok(rows::activate(tx, row.id, &period).await?)
         }
         // A cancellation says whose it is, so it comes as a deed of its own; here it could only be the publisher's.
@@ -273,8 +272,8 @@ async fn parse_override(
     Ok(RateAndBurst::parse(form.requests_per_minute, form.burst_limit, algorithm, at)?)
 }
 
-fn allowed(row: &SubscriptionRow, step: Step) -> Result<(), ApiError> {
-    if row.cancel_at.is_some_and(|at| at <= Timestamp::now()) {
+pub(super) fn allowed(row: &SubscriptionRow, step: Step) -> Result<(), ApiError> {
+    if row.cancel_at.is_some_and(|at| at <= row.billing_now) {
         return Err(ApiError::new(Code::InvalidState, "The subscription has ended."));
     }
     if step.allowed_from(row.status) {

@@ -1,6 +1,6 @@
 //! The one place that says whether a request costs money. Pure; knows no price.
 
-use super::{Event, Outcome};
+use super::{Kind, Outcome};
 
 /// Status classes that a plan charges for: bit n stands for class n, 1 to 5.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +39,13 @@ impl BillableClasses {
 /// What the upstream answered is charged by the plan's classes. A client that left is charged once the upstream was
 /// contacted, else leaving early would be free; but never on a plan that charges for nothing. Test keys, refusals and
 /// errors of our own making cost nothing.
-pub fn billable(event: &Event, classes: BillableClasses) -> bool {
-    if event.test_key {
+pub fn billable(kind: &Kind, classes: BillableClasses) -> bool {
+    if kind.test_key {
         return false;
     }
-    match event.outcome {
-        Outcome::Proxied => classes.contains(event.status_class()),
-        Outcome::ClientGone => event.upstream_contacted && !classes.is_empty(),
+    match kind.outcome {
+        Outcome::Proxied => classes.contains(kind.status_class()),
+        Outcome::ClientGone => kind.upstream_contacted && !classes.is_empty(),
         Outcome::Failed | Outcome::Refused(_) => false,
     }
 }
