@@ -14,7 +14,7 @@ use crate::domain::usage::Batch;
 const BATCHES: u64 = 200;
 const EVENTS: usize = 1_000;
 /// Batches in one merge.
-const MERGE: usize = 20;
+const MERGE: usize = 50;
 const SUBSCRIPTIONS: u64 = 2_000;
 
 /// As a busy fleet sends them: many subscriptions, few endpoints, mostly successes, within a minute or two.

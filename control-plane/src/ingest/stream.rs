@@ -11,7 +11,7 @@ use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, Value};
 use crate::store::usage::Reached;
 
 /// Entries read at once; each is bounded, and so is what lies in memory.
-pub(super) const ENTRIES_MAX: usize = 32;
+pub(super) const ENTRIES_MAX: usize = 64;
 /// An acknowledgement that no gateway has asked for in so long is forgotten, in seconds: 7 days.
 const ACK_TTL_S: u64 = 7 * 24 * 3_600;
 /// How long a read waits for an entry.

@@ -37,7 +37,7 @@ pub(super) async fn write_batches(store: &Store, batches: &[Batch], log_one_in: 
     let distinct: Vec<&Batch> = batches.iter().filter(|batch| seen.insert(batch.id)).collect();
     let now_ms = jiff::Timestamp::now().as_millisecond();
     let counted = store
-        .run_tx("write_usage", |tx| {
+        .run_slow_tx("write_usage", |tx| {
             let distinct = &distinct;
             Box::pin(async move { count(tx, distinct, log_one_in, now_ms).await })
         })
