@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod access_tokens;
+pub mod analytics;
 pub mod audit;
 pub mod auth;
 pub mod catalog;
@@ -14,6 +15,7 @@ pub mod health;
 pub mod idempotency;
 pub mod keys;
 pub mod layers;
+pub mod live;
 pub mod members;
 pub mod metering;
 pub mod nodes;
@@ -29,6 +31,7 @@ pub mod sessions;
 pub mod source;
 pub mod state;
 pub mod subscriptions;
+pub mod usage_access;
 pub mod users;
 pub mod write;
 

@@ -11,6 +11,7 @@ pub mod host_proof;
 mod housekeeping;
 pub mod ingest;
 pub mod jobs;
+pub mod live;
 pub mod metering;
 pub mod metrics;
 pub mod migrate;

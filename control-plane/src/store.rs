@@ -3,6 +3,7 @@
 //! ends within a deadline. It refuses to know JSON requests and the wire to the gateways.
 
 pub mod access_tokens;
+pub mod analytics;
 pub mod audit;
 pub mod catalog;
 pub mod changes;
@@ -14,6 +15,7 @@ pub mod housekeeping;
 pub mod idempotency;
 pub mod jobs;
 pub mod keys;
+pub mod live;
 pub mod members;
 pub mod metering;
 pub mod nodes;
