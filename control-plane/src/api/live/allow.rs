@@ -95,9 +95,9 @@ async fn see(state: &AppState, caller: &Caller, owner: Option<Uuid>, what: &str)
 }
 
 /// Asks what still holds, for all his topics at once.
-pub(super) async fn recheck(state: AppState, caller: Caller, organizations: Vec<Uuid>) -> Result<Standing, StoreError> {
+pub(super) async fn recheck(state: AppState, caller: Caller, asked: Vec<Uuid>) -> Result<Standing, StoreError> {
     let credential = credential_of(&caller);
-    let (user, organizations) = (caller.user_id, &organizations);
+    let (user, organizations) = (caller.user_id, &asked);
     let checked = state.store.read("recheck_live_watcher", |tx| {
         Box::pin(async move {
             let holder = find_holder(tx, credential).await?;
@@ -106,5 +106,5 @@ pub(super) async fn recheck(state: AppState, caller: Caller, organizations: Vec<
         })
     });
     let (holder, member_of) = checked.await?;
-    Ok(Standing { holder, asked: organizations.clone(), member_of })
+    Ok(Standing { holder, asked, member_of })
 }

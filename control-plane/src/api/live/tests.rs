@@ -146,14 +146,14 @@ impl World {
         id
     }
 
-    async fn try_open(&self, client: &Client, query: &str, origin: Option<&str>) -> Result<Socket, Error> {
+    async fn try_open(&self, client: &Client, query: &str, origin: Option<&str>) -> Result<Socket, Box<Error>> {
         let mut request = format!("ws://{}/v1/live{query}", self.address).into_client_request().unwrap();
         let own = format!("https://{}", self.address);
         if let Some((name, value)) = client.credential() {
             request.headers_mut().insert(name, value.parse().unwrap());
         }
         request.headers_mut().insert("origin", origin.unwrap_or(&own).parse().unwrap());
-        connect_async(request).await.map(|(socket, _)| Socket(socket))
+        connect_async(request).await.map(|(socket, _)| Socket(socket)).map_err(Box::new)
     }
 
     /// Open, and told that the stream is followed.
@@ -231,8 +231,8 @@ impl Socket {
     }
 }
 
-fn status_of(result: Result<Socket, Error>) -> (u16, String) {
-    match result {
+fn status_of(result: Result<Socket, Box<Error>>) -> (u16, String) {
+    match result.map_err(|error| *error) {
         Err(Error::Http(response)) => {
             let body: Value = serde_json::from_slice(response.body().as_deref().unwrap_or(b"{}")).unwrap_or_default();
             (response.status().as_u16(), body["code"].as_str().unwrap_or_default().to_owned())
@@ -334,10 +334,12 @@ async fn a_topic_is_for_those_who_may_see_it() {
         for topic in all.iter().copied().chain([&nothing]) {
             socket.subscribe(topic).await;
             let answer = socket.until(|message| message["topic"] == *topic).await;
-            let wanted = match () {
-                () if may_see.contains(&topic) => ("snapshot", None),
-                () if topic == &platform => ("error", Some("forbidden")),
-                () => ("error", Some("not_found")),
+            let wanted = if may_see.contains(&topic) {
+                ("snapshot", None)
+            } else if topic == &platform {
+                ("error", Some("forbidden"))
+            } else {
+                ("error", Some("not_found"))
             };
             assert_eq!((answer["type"].as_str().unwrap(), answer["code"].as_str()), wanted, "{} {topic}", client.email);
         }
