@@ -6,7 +6,7 @@ mod fixed;
 mod key;
 #[cfg(test)]
 #[cfg(not(loom))]
-mod packed;
+pub(crate) mod packed;
 mod quota;
 mod sliding;
 #[cfg(test)]
@@ -147,6 +147,7 @@ impl Group {
             credited: state.credited(),
             valid_us: state.valid_us(now_us),
             wait_us: state.wait_us(now_us),
+            grows_us: state.grows_us(now_us),
             quota: ask.quota.map(|asked| {
                 quota.as_ref().map_or(QuotaLeft::Unseeded, |quota| QuotaLeft::Left(quota.left(asked.included)))
             }),

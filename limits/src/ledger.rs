@@ -200,11 +200,10 @@ impl Ledger {
         empty && !owes && !self.asked && now_ns >= slot.denial().0 && !self.waiting
     }
 
-    /// Idle for so long that a key that begins anew could do no more than this one.
-    pub(crate) fn may_be_forgotten(&self, slot: &Slot, now_ns: u64) -> bool {
+    /// Without demand for so long that a key that begins anew could do no more than this one.
+    pub(crate) fn is_quiet(&self, now_ns: u64) -> bool {
         let is_alone = self.month.as_ref().is_some_and(Month::is_alone);
-        let after_ns = if is_alone { FORGET_ALONE_AFTER_NS } else { FORGET_AFTER_NS };
-        self.demand.quiet_ns(now_ns) >= after_ns && !slot.has_news() && self.is_idle(slot, now_ns)
+        self.demand.quiet_ns(now_ns) >= if is_alone { FORGET_ALONE_AFTER_NS } else { FORGET_AFTER_NS }
     }
 
     fn decide_alone(&mut self, since_ns: u64, now_ns: u64) -> Unknown {

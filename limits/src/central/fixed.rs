@@ -59,6 +59,10 @@ impl FixedWindow {
         if self.granted < self.limit { 0 } else { self.end_us().saturating_sub(now_us) }
     }
 
+    pub(super) fn grows_us(&self, now_us: u64) -> u64 {
+        if self.granted > 0 { self.end_us().saturating_sub(now_us) } else { 0 }
+    }
+
     pub(super) fn expires_us(&self) -> u64 {
         self.end_us() + KEEP_US
     }

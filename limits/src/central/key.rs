@@ -122,6 +122,14 @@ impl KeyState {
         }
     }
 
+    pub(super) fn grows_us(&self, now_us: u64) -> u64 {
+        match &self.count {
+            Count::Bucket(_) => 0,
+            Count::Fixed(window) => window.grows_us(now_us),
+            Count::Sliding(window) => window.grows_us(now_us),
+        }
+    }
+
     /// When Redis may forget the key: it would be full, and no message that speaks of it can be under way.
     pub(super) fn expires_us(&self) -> u64 {
         match &self.count {

@@ -4,6 +4,9 @@ use super::key::Count;
 use super::{Group, LinkState};
 
 const NONE: u8 = 3;
+/// When Redis drops the state: its own affair.
+const UNTOLD: [u8; 8] = [0; 8];
+const UNTOLD_AT: usize = 50;
 
 impl Group {
     /// What has to lie under the key's name; None: nothing.
@@ -20,7 +23,9 @@ impl Group {
             }
             Some(Count::Sliding(window)) => {
                 let head = i64::try_from(window.head).unwrap();
-                (1, [window.limit, window.limit, window.used_tokens(), head], Some(window.counts))
+                let oldest = window.counts.iter().rposition(|count| *count > 0);
+                let oldest = oldest.map_or(0, |age| head - i64::try_from(age).unwrap());
+                (1, [oldest, window.limit, window.used_tokens(), head], Some(window.counts))
             }
             Some(Count::Fixed(window)) => {
                 let number = i64::try_from(window.window).unwrap();
@@ -29,10 +34,15 @@ impl Group {
         };
         let mut bytes = vec![kind, u8::from(quota.is_some())];
         let number = |number: u64| i64::try_from(number).unwrap();
-        let head = state.map_or([0; 3], |state| [state.revision, state.born_us, state.credited].map(number));
-        let month = quota.map_or([0; 3], |quota| [u64::from(quota.period), quota.used, quota.since_us].map(number));
-        let all = head.into_iter().chain(numbers).chain(month);
-        all.for_each(|number| bytes.extend(exact(number).to_le_bytes()));
+        let [revision, born_us, credited] =
+            state.map_or([0; 3], |state| [state.revision, state.born_us, state.credited].map(number));
+        let [period, spent, since_us] =
+            quota.map_or([0; 3], |quota| [u64::from(quota.period), quota.used, quota.since_us].map(number));
+        let [per_minute, burst, used, mark] = numbers;
+        let put = |bytes: &mut Vec<u8>, number: i64| bytes.extend(exact(number).to_le_bytes());
+        [revision, born_us, per_minute, burst, period, since_us].into_iter().for_each(|number| put(&mut bytes, number));
+        bytes.extend(UNTOLD);
+        [credited, used, mark, spent].into_iter().for_each(|number| put(&mut bytes, number));
         for count in counts.iter().flatten() {
             bytes.extend(u32::try_from(*count).unwrap().to_le_bytes());
         }
@@ -53,4 +63,12 @@ fn exact(number: i64) -> f64 {
     // Two halves of at most 32 bits, each exact.
     f64::from(i32::try_from(number >> 32).unwrap()) * 4_294_967_296.0
         + f64::from(u32::try_from(number & 0xFFFF_FFFF).unwrap())
+}
+
+/// Without what the model does not know.
+pub(crate) fn without_life(mut state: Vec<u8>) -> Vec<u8> {
+    if let Some(life) = state.get_mut(UNTOLD_AT..UNTOLD_AT + UNTOLD.len()) {
+        life.copy_from_slice(&UNTOLD);
+    }
+    state
 }

@@ -69,15 +69,28 @@ impl SlidingWindow {
         if over <= 0 {
             return 0;
         }
-        for (kept, count) in (0_u64..).zip(self.counts.iter()).collect::<Vec<_>>().into_iter().rev() {
+        for (age, count) in self.oldest_first() {
             over -= count;
             if over <= 0 {
-                // The sub-window of this age leaves when the head is SUBS past it.
-                let leaves = self.head - kept.min(self.head) + SUBS_WHOLE + 1;
-                return (leaves * SUB_US).saturating_sub(now_us);
+                return self.leaves_us(age).saturating_sub(now_us);
             }
         }
         WINDOW_US
+    }
+
+    /// Until the oldest sub-window that counts anything has left.
+    pub(super) fn grows_us(&self, now_us: u64) -> u64 {
+        let oldest = self.oldest_first().find(|(_, count)| *count > 0);
+        oldest.map_or(0, |(age, _)| self.leaves_us(age).saturating_sub(now_us))
+    }
+
+    fn oldest_first(&self) -> impl Iterator<Item = (u64, i64)> {
+        (0..=SUBS_WHOLE).rev().zip(self.counts.into_iter().rev())
+    }
+
+    /// A sub-window of this age leaves when the head is SUBS past it.
+    fn leaves_us(&self, age: u64) -> u64 {
+        (self.head - age.min(self.head) + SUBS_WHOLE + 1) * SUB_US
     }
 
     pub(super) fn expires_us(&self) -> u64 {

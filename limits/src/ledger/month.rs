@@ -65,11 +65,6 @@ impl Month {
         (bound && self.alone.unwrap_or_else(|| self.share(fleet)) < 1).then_some(RETRY_NS)
     }
 
-    /// Redis has lost the count.
-    pub(super) fn is_alone(&self) -> bool {
-        self.alone.is_some()
-    }
-
     pub(super) fn known_left(&self) -> Option<i64> {
         self.left.or(self.alone)
     }
@@ -88,6 +83,11 @@ impl Month {
                 self.spend_alone(granted);
             }
         }
+    }
+
+    /// Redis has lost the count.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.is_some()
     }
 
     /// Counts what was admitted without Redis' count.

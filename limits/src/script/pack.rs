@@ -15,6 +15,7 @@ const EXACT_MAX: u64 = (1 << 53) - 1;
 const WITH_REFUND: u8 = 1;
 const WITH_QUOTA: u8 = 2;
 const HARD: u8 = 4;
+const REPEATED: u8 = 8;
 
 /// An answer that is not one of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -35,11 +36,14 @@ pub(super) fn request(request: &Request) -> Vec<u8> {
     for number in [request.node, request.epoch, request.birth, request.send, request.debts] {
         bytes.extend(number.to_le_bytes());
     }
-    request.asks.iter().for_each(|one| ask(&mut bytes, one));
+    for (index, one) in request.asks.iter().enumerate() {
+        let repeated = request.asks.iter().take(index).any(|before| before.key == one.key);
+        ask(&mut bytes, one, if repeated { REPEATED } else { 0 });
+    }
     bytes
 }
 
-fn ask(bytes: &mut Vec<u8>, ask: &Ask) {
+fn ask(bytes: &mut Vec<u8>, ask: &Ask, flags: u8) {
     let quota = ask.quota.map_or((0, 0, 0), |quota| {
         let flags = if quota.hard { WITH_QUOTA | HARD } else { WITH_QUOTA };
         // Nobody uses up more than a double can count.
@@ -48,7 +52,7 @@ fn ask(bytes: &mut Vec<u8>, ask: &Ask) {
     let refund_flag = if ask.refund.is_some() { WITH_REFUND } else { 0 };
     bytes.extend(ask.key.to_le_bytes());
     bytes.extend(ask.revision.to_le_bytes());
-    bytes.extend([algorithm(ask.algorithm), quota.0 | refund_flag]);
+    bytes.extend([algorithm(ask.algorithm), flags | quota.0 | refund_flag]);
     for number in [ask.per_minute, ask.burst, ask.debt, ask.want, quota.1] {
         bytes.extend(number.to_le_bytes());
     }
@@ -109,6 +113,7 @@ fn grant(reader: &mut Reader<'_>) -> Result<Grant, BadReply> {
         credited: reader.u64()?,
         valid_us: u64::from(reader.u32()?),
         wait_us: reader.u64()?,
+        grows_us: u64::from(reader.u32()?),
         quota: match (reader.byte()?, reader.i64()?) {
             (0, _) => None,
             (1, _) => Some(QuotaLeft::Unseeded),

@@ -54,6 +54,8 @@ struct Node {
     is_alone: bool,
     was_alone: bool,
     purse: Purse,
+    /// Of the ledgers that were given up.
+    expired: u64,
 }
 
 /// What a run came to.
@@ -203,6 +205,7 @@ impl World {
             is_alone: false,
             was_alone: false,
             purse: Purse::default(),
+            expired: 0,
         });
         self.pump(node);
     }
@@ -214,12 +217,26 @@ impl World {
             return;
         }
         self.offered += 1;
+        if self.scenario.closing {
+            self.reopen(node);
+        }
         if self.decide(node, now_ns, true) {
             self.at(now_ns + WAIT_MAX_NS, Event::WaitEnd { node, life: self.nodes[node].as_ref().unwrap().life });
             self.nodes[node].as_mut().unwrap().waiting.push_back(now_ns);
             self.oracle.waits += 1;
         }
         self.pump(node);
+    }
+
+    /// Gives the key up and takes it on again, where that is allowed.
+    fn reopen(&mut self, node: usize) {
+        let (now_ns, policy, fleet) = (self.now_ns, self.scenario.policy(), self.scenario.fleet);
+        let present = self.nodes[node].as_mut().unwrap();
+        let expired = present.syncer.ledger(present.place).unwrap().tally().expired;
+        if present.waiting.is_empty() && present.syncer.give_up(present.place, now_ns + present.offset_ns) {
+            present.expired += expired;
+            (present.place, present.slot) = present.syncer.open(KEY, policy, fleet);
+        }
     }
 
     /// Decides one request; true: it has to wait.
@@ -501,7 +518,7 @@ impl World {
             let purse = &node.purse;
             let held: u64 =
                 crate::slot::Cell::BOTH.into_iter().map(|cell| u64::from(node.slot.lease(cell).tokens)).sum();
-            let accounted = purse.spent + purse.refunded + tally.expired + held;
+            let accounted = purse.spent + purse.refunded + tally.expired + node.expired + held;
             if purse.leased != accounted {
                 self.oracle.offend(format!("node {index}: leased {} but accounted for {accounted}", purse.leased));
             }
