@@ -138,7 +138,9 @@ pub struct LimitsRedis {
 pub enum RedisKind {
     Single,
     /// `service`: the name under which the sentinels know the master.
-    Sentinel { service: String },
+    Sentinel {
+        service: String,
+    },
     Cluster,
 }
 

@@ -9,9 +9,9 @@ use limits::central::Group;
 use limits::terms::{UNITS, US_NS};
 use limits::wire::{Ask, Grant, QuotaAsk, QuotaLeft};
 
+use super::Checked;
 use super::answer::{LimitAnswers, LimitKind, LimitRefusal};
 use super::terms::Terms;
-use super::Checked;
 use crate::clock::Now;
 use crate::metrics::labels::LimitOutcome;
 

@@ -41,9 +41,7 @@ impl LimitMetrics {
             &["algorithm", "outcome"],
         )?;
         let decisions_of = |algorithm: LimitAlgorithm| {
-            Closed::of(|outcome: LimitOutcome| {
-                decisions.with_label_values(&[algorithm.as_str(), outcome.as_str()])
-            })
+            Closed::of(|outcome: LimitOutcome| decisions.with_label_values(&[algorithm.as_str(), outcome.as_str()]))
         };
         Ok(LimitMetrics {
             decisions_total: Closed::of(decisions_of),
@@ -54,7 +52,8 @@ impl LimitMetrics {
             )?,
             wait_seconds: make.histogram("rate_limit_wait_seconds", "How long they waited", WAIT_BUCKETS_S)?,
             slots: make.gauge("limiter_slots", "Subscriptions whose limits are held in memory")?,
-            redis_operations_total: make.counter("rate_limit_redis_operations_total", "Keys that Redis was asked about")?,
+            redis_operations_total: make
+                .counter("rate_limit_redis_operations_total", "Keys that Redis was asked about")?,
             redis_batches_total: make.counter("rate_limit_redis_batches_total", "Messages about limits to Redis")?,
             redis_failures_total: make.counter("rate_limit_redis_failures_total", "Those without an answer in time")?,
             redis_seconds: make.histogram("rate_limit_redis_seconds", "Until Redis answered", REDIS_BUCKETS_S)?,

@@ -208,7 +208,9 @@ enum RedisIs {
 
 fn fault_of_redis(text: &str) -> Option<&'static str> {
     match url::Url::parse(text) {
-        Ok(url) if !REDIS_SCHEMES.contains(&url.scheme()) => Some("each entry begins with redis://, rediss:// or unix://"),
+        Ok(url) if !REDIS_SCHEMES.contains(&url.scheme()) => {
+            Some("each entry begins with redis://, rediss:// or unix://")
+        }
         Ok(url) if url.password().is_some() => Some("carries a password; set the variable LIMITS_REDIS_URL instead"),
         Ok(_) => None,
         Err(_) => Some("each entry is a URL, as in redis://host:6379"),

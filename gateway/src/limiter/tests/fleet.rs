@@ -182,10 +182,7 @@ async fn windows_too_hold_their_bound_across_nodes() {
     let redis = Redis::start();
     let nodes = [Node::start(&redis).await, Node::start(&redis).await];
     // A fixed window ends with Redis' minute; the test must not straddle it.
-    eventually("the minute is young", || async {
-        (crate::clock::unix_ms() % 60_000 < 50_000).then_some(())
-    })
-    .await;
+    eventually("the minute is young", || async { (crate::clock::unix_ms() % 60_000 < 50_000).then_some(()) }).await;
     for (key, policy) in [(14, sliding(60)), (16, fixed(60))] {
         let admitted = saturate(&nodes, &terms(key, policy).fleet(2), Duration::from_secs(2)).await.len();
         // L + N·e with e = ⌊L/2N⌋.
@@ -222,9 +219,7 @@ async fn while_redis_is_away_each_policy_does_what_it_says_and_nobody_waits() {
     node.is_down().await;
     // Leases end within half a second.
     sleep(Duration::from_millis(600)).await;
-    let waits = || {
-        [WaitResult::Answered, WaitResult::TimedOut].map(|result| node.metrics.limits.waits_so_far(result))
-    };
+    let waits = || [WaitResult::Answered, WaitResult::TimedOut].map(|result| node.metrics.limits.waits_so_far(result));
     let (before, began) = (waits(), Instant::now());
     let mut counts = [0u64; 3];
     while began.elapsed() < Duration::from_secs(2) {

@@ -55,7 +55,8 @@ fn converse(lane: &Lane, redis: &mut limits::central::Group, now: Now) {
 #[test]
 fn a_quiet_slot_is_given_up_and_made_anew_when_it_is_wanted() {
     let (fleet, mut lanes) = Fleet::new(false);
-    let (terms, lane, mut redis) = (terms(14, bucket(60, 10)), lanes.try_recv().unwrap(), limits::central::Group::new());
+    let (terms, lane, mut redis) =
+        (terms(14, bucket(60, 10)), lanes.try_recv().unwrap(), limits::central::Group::new());
     assert!(matches!(fleet.check(&terms, START), Checked::Unknown(..)), "nobody has admitted this process");
     let after = |ms| START.after(Duration::from_millis(ms));
     let sweep = |now| fleet.sweep(&mut lane.lock(), 10, now);
