@@ -79,8 +79,9 @@ fn gained(policy: &Policy, elapsed_ns: u64) -> i64 {
     if policy.algorithm() != Algorithm::TokenBucket {
         return if elapsed_ns < WINDOW_OVER_NS { 0 } else { i64::from(policy.burst()).saturating_mul(2) };
     }
-    let tokens = u128::from(elapsed_ns) * u128::from(policy.per_minute()) / u128::from(MINUTE_S * SECOND_NS);
-    i64::try_from(tokens).unwrap_or(i64::MAX)
+    // More than what fits is more than any bucket holds.
+    let units = elapsed_ns.checked_mul(u64::from(policy.per_minute()));
+    units.map_or(i64::MAX, |units| i64::try_from(units / (MINUTE_S * SECOND_NS)).unwrap_or(i64::MAX))
 }
 
 fn seconds_to_gain(policy: &Policy, tokens: i64) -> u64 {

@@ -135,15 +135,14 @@ fn one(terms: &Terms) -> Ask {
 }
 
 fn answers(terms: &Terms, grant: &Grant, outcome: LimitOutcome, now: Now) -> LimitAnswers {
-    let next_ns = grant.grows_us.saturating_mul(1_000);
-    let figures = figures(&terms.core_policy(0), grant.level.div_euclid(UNITS), next_ns);
+    let figures = figures(&terms.core_policy(0), grant.level.div_euclid(UNITS), grant.grows_us.saturating_mul(US_NS));
     let month_left = match grant.quota {
         Some(QuotaLeft::Left(left)) => left,
         Some(QuotaLeft::Unseeded) | None => {
             terms.month.map_or(0, |month| i64::try_from(month.included).unwrap_or(i64::MAX))
         }
     };
-    terms.answers((figures.remaining, figures.reset_s), month_left, Some(outcome), now)
+    terms.answers((figures.remaining, figures.grows_s), month_left, Some(outcome), now)
 }
 
 /// A panic while a part is held cannot leave half a state that admits more: counts only grow.

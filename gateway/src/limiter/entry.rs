@@ -103,23 +103,42 @@ impl Entry {
         self.month_left.store(left.unwrap_or(MONTH_UNKNOWN), Ordering::Relaxed);
     }
 
-    /// Decides one request. None: the entry was given up; look the key up again.
-    pub(super) fn check(self: &Arc<Entry>, terms: &Terms, now: Now) -> Option<Checked> {
+    /// Decides one request on what is at hand, in nanoseconds and without a lock. None: `check_slowly` has to.
+    pub(super) fn check(&self, terms: &Terms, now: Now) -> Option<Checked> {
         if self.stamp.load(Ordering::Acquire) != terms.stamp() {
-            self.follow(terms, now)?;
+            return None;
         }
         match self.slot.take(mono_ns(now)) {
-            Take::Unknown => self.decide_unknown(terms, now),
+            Take::Unknown => None,
             take => Some(self.told(take, terms, now)),
         }
     }
 
-    /// Decides a request that has waited once more.
-    pub(super) fn check_again(self: &Arc<Entry>, terms: &Terms, now: Now) -> Option<Checked> {
-        match self.slot.take_again(mono_ns(now)) {
-            Take::Unknown => self.decide_unknown(terms, now),
-            take => Some(self.told(take, terms, now)),
+    /// Decides a request that `check` could not, or that has waited, under the lane's lock. None: the entry was given up; look
+    /// the key up again.
+    pub(super) fn check_slowly(self: &Arc<Entry>, terms: &Terms, now: Now) -> Option<Checked> {
+        let mut state = self.lane.lock();
+        if self.is_closed() {
+            return None;
         }
+        if self.stamp.load(Ordering::Acquire) != terms.stamp() {
+            self.follow(&mut state, terms, now);
+        }
+        // An answer may have come while the lock was awaited.
+        let take = self.slot.take_again(mono_ns(now));
+        if take != Take::Unknown {
+            return Some(self.told(take, terms, now));
+        }
+        Some(match state.syncer.decide_unknown(self.place, mono_ns(now)) {
+            Unknown::Admitted => Checked::Admitted(self.answers(terms, Some(LimitOutcome::Share), now)),
+            Unknown::Refused { retry_ns, by } => self.refused(terms, retry_ns, by, now),
+            Unknown::Wait => {
+                drop(state);
+                self.lane.hurry();
+                let pending = Pending { entry: Arc::clone(self), terms: *terms };
+                Checked::Unknown(Box::new(pending), self.answers(terms, None, now))
+            }
+        })
     }
 
     /// How the limits stand.
@@ -127,7 +146,7 @@ impl Entry {
         let now_ns = mono_ns(now);
         let answer = project(&terms.core_policy(0), &self.slot, now_ns);
         let month_left = terms.month.map_or(0, |month| self.month_left(month, now_ns));
-        terms.answers((answer.remaining, answer.reset_s), month_left, outcome, now)
+        terms.answers((answer.remaining, answer.grows_s), month_left, outcome, now)
     }
 
     /// The refusal of a request for which no answer came in time.
@@ -167,28 +186,6 @@ impl Entry {
         }
     }
 
-    fn decide_unknown(self: &Arc<Entry>, terms: &Terms, now: Now) -> Option<Checked> {
-        let mut state = self.lane.lock();
-        if self.is_closed() {
-            return None;
-        }
-        // The answer may have come while the lock was awaited.
-        let take = self.slot.take_again(mono_ns(now));
-        if take != Take::Unknown {
-            return Some(self.told(take, terms, now));
-        }
-        Some(match state.syncer.decide_unknown(self.place, mono_ns(now)) {
-            Unknown::Admitted => Checked::Admitted(self.answers(terms, Some(LimitOutcome::Share), now)),
-            Unknown::Refused { retry_ns, by } => self.refused(terms, retry_ns, by, now),
-            Unknown::Wait => {
-                drop(state);
-                self.lane.hurry();
-                let pending = Pending { entry: Arc::clone(self), terms: *terms };
-                Checked::Unknown(Box::new(pending), self.answers(terms, None, now))
-            }
-        })
-    }
-
     fn refused(&self, terms: &Terms, retry_ns: u64, by: Denial, now: Now) -> Checked {
         let (kind, outcome) = match by {
             Denial::Rate => (LimitKind::Rate, LimitOutcome::OverRate),
@@ -220,15 +217,11 @@ impl Entry {
     }
 
     /// Brings the slot under newer terms. A request that was pinned to an older snapshot changes nothing and is decided by the
-    /// newer terms. None: the entry was given up.
-    fn follow(&self, terms: &Terms, now: Now) -> Option<()> {
-        let mut state = self.lane.lock();
-        if self.is_closed() {
-            return None;
-        }
+    /// newer terms.
+    fn follow(&self, state: &mut State, terms: &Terms, now: Now) {
         let mut adopted = lock(&self.adopted);
         if !adopted.is_before(terms) {
-            return Some(());
+            return;
         }
         if adopted.policy_bits != terms.policy_bits() {
             // A restored control plane counts from lower revisions; this one has to be the highest even so.
@@ -239,14 +232,12 @@ impl Entry {
         }
         if adopted.month != terms.month {
             state.syncer.set_month(self.place, terms.core_month(now));
-            self.learn_month(&state);
+            self.learn_month(state);
         }
         let (origin, policy_bits, fleet, month) = (terms.origin, terms.policy_bits(), terms.fleet, terms.month);
         *adopted = Adopted { origin, policy_bits, fleet, month, ..*adopted };
         self.stamp.store(terms.stamp(), Ordering::Release);
-        drop(state);
         self.lane.hurry();
-        Some(())
     }
 }
 

@@ -48,9 +48,16 @@ impl Fleet {
 
     pub(super) fn check(&self, terms: &Terms, now: Now) -> Checked {
         for _ in 0..LOOK_UPS_MAX {
-            let checked = self.arena.with(terms.key, |entry| entry.check(terms, now)).flatten();
-            if let Some(checked) = checked {
-                return checked;
+            // Nothing that waits for a lock may happen where the entry lies.
+            let looked = self.arena.with(terms.key, |entry| entry.check(terms, now).ok_or_else(|| Arc::clone(entry)));
+            match looked {
+                Some(Ok(checked)) => return checked,
+                Some(Err(entry)) => {
+                    if let Some(checked) = entry.check_slowly(terms, now) {
+                        return checked;
+                    }
+                }
+                None => {}
             }
             self.open(terms, now);
         }
@@ -97,7 +104,7 @@ impl Fleet {
         // Another thread may have been faster.
         if self.arena.with(terms.key, |entry| entry.is_closed()).unwrap_or(true) {
             let entry = Entry::open(lane, &mut state, terms, now);
-            self.arena.insert(&entry);
+            self.arena.insert(Arc::clone(&entry));
             state.entries.push(entry);
         }
     }

@@ -40,7 +40,7 @@ impl Pending {
             // Asked for before the look, so that no answer is missed in between.
             let answered = self.entry.lane().answered();
             // None never happens: an entry on which somebody waits is not given up.
-            match self.entry.check_again(&self.terms, Now::read())? {
+            match self.entry.check_slowly(&self.terms, Now::read())? {
                 Checked::Admitted(answers) => return Some(Ok(answers)),
                 Checked::Refused(refusal) => return Some(Err(refusal)),
                 Checked::Unknown(..) => {}
