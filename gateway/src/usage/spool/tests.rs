@@ -86,7 +86,7 @@ fn record(number: u64) -> Record {
         endpoint: 4,
         plan: 5,
         method: MethodCode::of(&http::Method::GET),
-        status: if number % 7 == 0 { 503 } else { 200 },
+        status: if number.is_multiple_of(7) { 503 } else { 200 },
         verdict: Verdict::Proxied,
         failed_by: FailedBy::Nobody,
         request_bytes: number,
