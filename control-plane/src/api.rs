@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod access_tokens;
+pub mod analytics;
 pub mod audit;
 pub mod auth;
 pub mod billing;
@@ -10,11 +11,13 @@ pub mod catalog;
 pub mod endpoints;
 pub mod etag;
 pub mod extract;
+pub mod fleet;
 pub mod headers;
 pub mod health;
 pub mod idempotency;
 pub mod keys;
 pub mod layers;
+pub mod live;
 pub mod members;
 pub mod metering;
 pub mod nodes;
@@ -30,6 +33,7 @@ pub mod sessions;
 pub mod source;
 pub mod state;
 pub mod subscriptions;
+pub mod usage_access;
 pub mod users;
 pub mod write;
 

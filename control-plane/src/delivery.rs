@@ -1,5 +1,5 @@
 //! Starts what stands between the rows and the gateways: the builder of the snapshot, the feed that hands it out, the ingest
-//! that brings usage back. Wiring only; each part says itself what it does.
+//! that brings usage back, the seeder of lost quota counts. Wiring only; each part says itself what it does.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::feed::{Bearer, Feed, FeedMetrics, Listener};
 use crate::ingest::{Ingest, IngestMetrics};
 use crate::publish::book::Book;
 use crate::publish::builder::{Builder, BuilderMetrics};
+use crate::quota_seed::{QuotaSeed, QuotaSeedMetrics};
 use crate::watched;
 
 /// Spawns the parts; all end with `shutdown`. Errors: what would keep a part from ever working, such as an address in use.
@@ -18,6 +19,7 @@ pub async fn start(state: &AppState, shutdown: &CancellationToken) -> anyhow::Re
     let (store, registry, signals) = (&state.store, state.metrics.registry(), state.revisions.signals());
     let listener = Listener::bind(&state.settings.feed).await.context("the feed cannot listen")?;
     let ingest = Ingest::new(store.clone(), &state.settings.usage, IngestMetrics::register(registry)?)?;
+    let quota_seed = QuotaSeed::new(store.clone(), &state.settings.limits, QuotaSeedMetrics::register(registry)?);
 
     let book = Arc::new(Book::default());
     let builder = Builder::new(store.clone(), Arc::clone(&book), BuilderMetrics::register(registry)?);
@@ -27,11 +29,14 @@ pub async fn start(state: &AppState, shutdown: &CancellationToken) -> anyhow::Re
     let bearer = state.settings.feed.token.as_ref().map(|token| Bearer::new(token.expose()));
     let metrics = FeedMetrics::register(registry)?;
     tracing::info!(address = ?state.settings.feed.listen, "the feed is served");
-    let feed = Feed::start(store.clone(), book, signals, bearer, metrics, shutdown);
+    let feed = Feed::start(store.clone(), book, &state.revisions, bearer, metrics, shutdown);
     watched::spawn("feed", shutdown, serve_feed(listener, feed, shutdown.clone()));
 
     if let Some(ingest) = ingest {
         watched::spawn("ingest", shutdown, ingest.run(shutdown.clone()));
+    }
+    if let Some(quota_seed) = quota_seed {
+        watched::spawn("quota seed", shutdown, quota_seed.run(shutdown.clone()));
     }
     Ok(())
 }

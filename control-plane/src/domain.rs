@@ -5,6 +5,7 @@ pub mod accounts;
 pub mod fault;
 #[macro_use]
 mod text_enum;
+pub mod analytics;
 pub mod endpoint;
 pub mod host;
 pub mod invoice;
@@ -15,6 +16,7 @@ pub mod product;
 pub mod subscription;
 pub mod text;
 pub mod usage;
+pub mod verdict;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ mod bearer;
 mod hello;
 pub mod listener;
 mod metrics;
+mod room;
 mod session;
 
 #[cfg(test)]
@@ -25,7 +26,7 @@ pub use bearer::Bearer;
 pub use listener::{FeedError, Listener};
 pub use metrics::FeedMetrics;
 
-use crate::changes::Signals;
+use crate::changes::Revisions;
 use crate::publish::book::Book;
 use crate::store::Store;
 use acks::AckWriter;
@@ -46,6 +47,7 @@ pub struct Feed {
 struct Shared {
     store: Store,
     book: Arc<Book>,
+    revisions: Revisions,
     bearer: Option<Bearer>,
     acks: AckWriter,
     sessions: Arc<Semaphore>,
@@ -60,15 +62,16 @@ impl Feed {
     pub fn start(
         store: Store,
         book: Arc<Book>,
-        signals: &Signals,
+        revisions: &Revisions,
         bearer: Option<Bearer>,
         metrics: FeedMetrics,
         shutdown: &CancellationToken,
     ) -> Feed {
-        let acks = AckWriter::start(store.clone(), signals.clone(), shutdown.clone());
+        let acks = AckWriter::start(store.clone(), revisions.signals().clone(), shutdown.clone());
         let shared = Shared {
             store,
             book,
+            revisions: revisions.clone(),
             bearer,
             acks,
             sessions: Arc::new(Semaphore::new(SESSIONS_MAX)),

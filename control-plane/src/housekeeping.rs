@@ -1,7 +1,7 @@
-//! What time does to rows: periods of subscriptions move on, ended sessions and expired idempotency keys go. Several control
-//! planes may do it at once. Knows no schedule: the jobs have it.
+//! What time does to rows: periods of subscriptions move on; ended sessions, expired idempotency keys and live tickets go.
+//! Several control planes may do it at once. Knows no schedule: the jobs have it.
 
-use crate::store::{Store, StoreError, idempotency, sessions};
+use crate::store::{Store, StoreError, idempotency, live, sessions};
 
 mod periods;
 
@@ -17,5 +17,6 @@ pub(crate) async fn move_periods(store: &Store) -> Result<(), StoreError> {
 pub(crate) async fn remove_expired(store: &Store) -> Result<(), StoreError> {
     let sessions = sessions::delete_ended_sessions(store).await;
     let keys = idempotency::delete_expired_keys(store).await;
-    sessions.and(keys)
+    let tickets = live::delete_expired_tickets(store).await;
+    sessions.and(keys).and(tickets)
 }

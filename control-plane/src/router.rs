@@ -10,8 +10,8 @@ use utoipa_axum::router::OpenApiRouter;
 use crate::api::problem::{ApiError, Code, write_problems};
 use crate::api::state::AppState;
 use crate::api::{
-    access_tokens, audit, billing, catalog, endpoints, health, keys, layers, members, metering, nodes, openapi,
-    organizations, plans, product_hosts, products, releases, sessions, source, subscriptions, users,
+    access_tokens, analytics, audit, billing, catalog, endpoints, fleet, health, keys, layers, live, members, metering,
+    nodes, openapi, organizations, plans, product_hosts, products, releases, sessions, source, subscriptions, users,
 };
 
 #[cfg(test)]
@@ -35,7 +35,10 @@ pub fn described() -> OpenApiRouter<AppState> {
         .merge(keys::routes())
         .merge(billing::routes())
         .merge(audit::routes())
+        .merge(analytics::routes())
+        .merge(live::routes())
         .merge(nodes::routes())
+        .merge(fleet::routes())
         .merge(metering::routes())
 }
 

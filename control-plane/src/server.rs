@@ -13,6 +13,7 @@ use crate::api::health::Readiness;
 use crate::api::state::AppState;
 use crate::changes::Revisions;
 use crate::jobs::{JobMetrics, Queue, Scheduler};
+use crate::live::{Live, LiveMetrics, Pace};
 use crate::metering::MeteringMetrics;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
@@ -21,7 +22,7 @@ use crate::store::Store;
 use crate::throttle::Throttles;
 use crate::{delivery, jobs, metering, migrate, watched};
 
-mod connections;
+pub(crate) mod connections;
 
 #[cfg(test)]
 mod tests;
@@ -44,7 +45,9 @@ pub async fn run_until(settings: Settings, shutdown: CancellationToken) -> anyho
     let address = state.settings.rest.listen;
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     tracing::info!(%address, "REST is served");
+    let live = state.live.clone();
     connections::serve(listener, state, shutdown).await;
+    live.ended().await;
     Ok(())
 }
 
@@ -60,6 +63,8 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
     watched::spawn("jobs", shutdown, scheduler.run(shutdown.clone()));
     let gauges = MeteringMetrics::register(metrics.registry())?;
     watched::spawn("metering", shutdown, metering::watch(store.clone(), gauges, shutdown.clone()));
+    let live_metrics = LiveMetrics::register(metrics.registry())?;
+    let live = Live::start(store.clone(), &settings.usage, live_metrics, Pace::default(), shutdown)?;
     Ok(AppState {
         settings: Arc::new(settings),
         store,
@@ -67,6 +72,7 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
         passwords: Passwords::new()?,
         throttles: Throttles::default(),
         metrics,
+        live,
         readiness: Readiness::default(),
     })
 }

@@ -11,8 +11,12 @@ use settings::{Reader, Secret, Section, SettingsErrors};
 use snapshot::guard::{AddressPolicy, AllowedRange};
 use url::{Host, Url};
 
+mod limits;
+
 #[cfg(test)]
 mod tests;
+
+pub use limits::{Limits, LimitsRedis, RedisKind};
 
 /// One bound for every kind of retention: ten years, in days.
 const RETENTION_DAYS_MAX: u64 = 3660;
@@ -28,6 +32,7 @@ pub struct Settings {
     pub database: Database,
     pub feed: Feed,
     pub usage: Usage,
+    pub limits: Limits,
     pub gateway_url: Url,
     pub keys: Keys,
     pub upstream: AddressPolicy,
@@ -158,11 +163,13 @@ impl Settings {
         let rest = take_rest(&mut reader.section("rest"));
         let feed = take_feed(&mut reader.section("feed"));
         let gateway_url = reader.section("gateway").url("public_url", "http://127.0.0.1:8080", &["http", "https"]);
+        let usage = take_usage(&mut reader.section("usage"));
         let own_listeners = own_listeners(&rest, &feed, &gateway_url);
         Settings {
             sessions: take_sessions(&mut reader.section("sessions"), &rest),
             database: take_database(&mut reader.section("database")),
-            usage: take_usage(&mut reader.section("usage")),
+            limits: limits::take(&mut reader.section("limits"), &usage),
+            usage,
             keys: take_keys(&mut reader.section("keys")),
             upstream: AddressPolicy { allow: take_allowed(&mut reader.section("upstream")), own_listeners },
             logs: take_logs(&mut reader.section("logs")),

@@ -3,6 +3,7 @@
 //! ends within a deadline. It refuses to know JSON requests and the wire to the gateways.
 
 pub mod access_tokens;
+pub mod analytics;
 pub mod audit;
 pub mod billing_events;
 pub mod billing_months;
@@ -13,12 +14,14 @@ mod copy;
 pub mod dunning;
 pub mod endpoints;
 mod error;
+pub mod fleet;
 pub mod health;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod invoices;
 pub mod jobs;
 pub mod keys;
+pub mod live;
 pub mod members;
 pub mod metering;
 pub mod nodes;
@@ -27,6 +30,7 @@ pub mod periods;
 pub mod plans;
 pub mod product_hosts;
 pub mod products;
+pub mod quota;
 pub mod ratings;
 pub mod registration;
 pub mod releases;

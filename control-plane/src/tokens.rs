@@ -8,6 +8,8 @@ use snapshot::key::random_digits;
 const RANDOM_DIGITS: usize = 43;
 /// What an access token begins with, so that scanners recognise a leaked one.
 pub const ACCESS_TOKEN_PREFIX: &str = "apihub_pat_";
+/// What a one-time ticket for a live connection begins with.
+pub const LIVE_TICKET_PREFIX: &str = "apihub_live_";
 /// Digits after the prefix that lists show.
 const SHOWN_DIGITS: usize = 4;
 /// No token of ours is longer; a header beyond it is refused unread.
@@ -44,6 +46,10 @@ pub fn mint_session() -> Result<Minted, RandomFault> {
 
 pub fn mint_access_token() -> Result<Minted, RandomFault> {
     mint(ACCESS_TOKEN_PREFIX)
+}
+
+pub fn mint_live_ticket() -> Result<Minted, RandomFault> {
+    mint(LIVE_TICKET_PREFIX)
 }
 
 /// SHA-256 needs no salt here: the token has too many random bits to guess.

@@ -17,9 +17,10 @@ use crate::filters::client_address::client_address;
 use crate::filters::cors::{self, CorsGrant, Preflight};
 use crate::filters::credential::{self, KeyPlaces};
 use crate::filters::entitlement::{KnownSubscription, check_entitlement, check_status, find_subscription};
+use crate::filters::limits::Taken;
 use crate::filters::route::{InProduct, Route, find_endpoint, find_product};
 use crate::filters::{edge, limits};
-use crate::limiter::{LimitAnswers, Limiter};
+use crate::limiter::{LimitAnswers, LimitRefusal, Limiter, Pending};
 use crate::live::Snapshot;
 use crate::rejection::Rejection;
 use crate::settings::Settings;
@@ -37,8 +38,6 @@ pub struct RequestHead<'a> {
     pub headers: &'a HeaderMap,
     /// The other end of the connection.
     pub peer: IpAddr,
-    /// As declared; checked against the headers.
-    pub content_length: Option<u64>,
 }
 
 /// The operator's bounds for every request.
@@ -53,8 +52,16 @@ pub struct EdgeRules {
 
 pub enum Decision {
     Admitted(Box<Admitted>),
+    /// Everything holds but the limits: only Redis knows, and its answer is under way.
+    Undecided(Box<Undecided>),
     /// The gateway answers by itself.
     Answer(Preflight),
+}
+
+/// A request whose limits have yet to be asked.
+pub struct Undecided {
+    admitted: Admitted,
+    pub pending: Box<Pending>,
 }
 
 /// Everything that the later phases need; the limits have been taken.
@@ -82,6 +89,21 @@ pub struct Rejected {
     pub cors: Option<CorsGrant>,
 }
 
+impl Undecided {
+    /// The decision, once the limits have answered.
+    pub fn settled(self, answer: Result<LimitAnswers, LimitRefusal>) -> Result<Box<Admitted>, Box<Rejected>> {
+        match answer {
+            Ok(limits) => Ok(Box::new(Admitted { limits, ..self.admitted })),
+            Err(refusal) => Err(Box::new(Rejected {
+                rejection: limits::rejection(&refusal),
+                context: Some(self.admitted.known),
+                limits: Some(refusal.answers),
+                cors: self.admitted.cors,
+            })),
+        }
+    }
+}
+
 /// Decides, and takes from the limits when every other question is answered. Errors: the first reason to refuse.
 pub fn decide(
     head: &RequestHead<'_>,
@@ -100,7 +122,10 @@ pub fn decide(
     let cors = cors::grant(head.headers, found.product);
     let request = InFlight { head, snapshot, limiter, now, rules, declared, client };
     match request.admit(found) {
-        Ok(admitted) => Ok(Decision::Admitted(Box::new(Admitted { cors, ..admitted }))),
+        Ok((admitted, None)) => Ok(Decision::Admitted(Box::new(Admitted { cors, ..admitted }))),
+        Ok((admitted, Some(pending))) => {
+            Ok(Decision::Undecided(Box::new(Undecided { admitted: Admitted { cors, ..admitted }, pending })))
+        }
         Err(rejected) => Err(Box::new(Rejected { cors, ..*rejected })),
     }
 }
@@ -129,19 +154,21 @@ struct InFlight<'a> {
 }
 
 impl InFlight<'_> {
-    fn admit(&self, found: InProduct<'_, '_>) -> Result<Admitted, Box<Rejected>> {
+    /// With what has to be waited for, where the limits could not say.
+    fn admit(&self, found: InProduct<'_, '_>) -> Result<(Admitted, Option<Box<Pending>>), Box<Rejected>> {
         let route = find_endpoint(found, self.head.method)?;
         let body_bytes_max = body_limit(self.declared, route.product, self.rules.body_bytes_max)?;
         let credential = credential::extract(self.head.headers, self.head.query, route.product.key_in_query)?;
         let authenticated = authenticate(self.snapshot, &credential, self.now)?;
         let known = find_subscription(self.snapshot, &authenticated, &route)?;
-        let limits = match self.take_limits(&known) {
-            Ok(limits) => limits,
+        let (limits, pending) = match self.take_limits(&known) {
+            Ok(Taken::Yes(limits)) => (limits, None),
+            Ok(Taken::Unknown(pending, limits)) => (limits, Some(pending)),
             Err((rejection, limits)) => {
                 return Err(Box::new(Rejected { rejection, context: Some(known), limits: Some(limits), cors: None }));
             }
         };
-        Ok(Admitted {
+        let admitted = Admitted {
             path_and_query: render(&route, credential.query.as_deref()),
             known,
             key_places: credential.places,
@@ -149,13 +176,14 @@ impl InFlight<'_> {
             client: self.client,
             body_bytes_max,
             cors: None,
-        })
+        };
+        Ok((admitted, pending))
     }
 
-    fn take_limits(&self, known: &KnownSubscription) -> Result<LimitAnswers, (Rejection, LimitAnswers)> {
+    fn take_limits(&self, known: &KnownSubscription) -> Result<Taken, (Rejection, LimitAnswers)> {
         check_entitlement(known, self.now)
-            .map_err(|rejection| (rejection, limits::peek(self.limiter, known, self.now)))?;
-        limits::take(self.limiter, known, self.now)
+            .map_err(|rejection| (rejection, limits::peek(self.limiter, self.snapshot, known, self.now)))?;
+        limits::take(self.limiter, self.snapshot, known, self.now)
     }
 }
 
@@ -166,8 +194,7 @@ fn check_edge(head: &RequestHead<'_>, rules: &EdgeRules) -> Result<Option<u64>, 
     edge::check_header_size(head.headers, rules.header_bytes_max, rules.header_lines_max)?;
     edge::check_host(head.version, head.host, head.headers)?;
     edge::check_loop(head.headers)?;
-    let declared = edge::read_framing(head.version, head.headers)?;
-    Ok(declared.max(head.content_length))
+    edge::read_framing(head.version, head.headers)
 }
 
 fn render(route: &Route<'_, '_>, query: Option<&str>) -> String {
@@ -187,9 +214,8 @@ impl<'a> RequestHead<'a> {
         let target = edge::split_target(version, raw_target)?;
         let named = authority.or(target.authority);
         let host = named.or_else(|| headers.get(http::header::HOST).and_then(|host| host.to_str().ok()));
-        let content_length = edge::read_framing(version, headers)?;
         let (raw_path, query) = (target.path, target.query);
-        Ok(RequestHead { method, version, host, raw_path, query, headers, peer, content_length })
+        Ok(RequestHead { method, version, host, raw_path, query, headers, peer })
     }
 }
 

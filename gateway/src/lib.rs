@@ -3,7 +3,6 @@
 
 pub mod server;
 pub mod settings;
-mod stack_text;
 
 pub mod proxy;
 
@@ -11,6 +10,8 @@ pub mod decide;
 pub mod filters;
 pub mod live;
 pub mod rejection;
+
+mod header_texts;
 
 pub mod limiter;
 pub mod upstream;

@@ -1,108 +1,98 @@
-//! Decides from local memory whether a subscription may send one more request: rate first, then the month's quota. Its state
-//! lives here, outside the snapshot, so that it survives every swap. Makes no network call and waits for nobody.
+//! Decides whether a subscription may send one more request: per minute, and per month where its plan has a quota. Its state
+//! lives outside the snapshot, so that it survives every swap. Across a fleet it spends tokens leased from Redis, without a network
+//! call; where only Redis knows, it says so, and the caller may wait for the answer under way. The algorithms are the core's.
 
+mod alone;
 pub mod answer;
-mod bucket;
-mod quota;
-mod slot;
+mod arena;
+mod drive;
+mod entry;
+mod fleet;
+mod lane;
+mod redis_link;
+mod terms;
 #[cfg(test)]
 mod tests;
-mod windows;
+mod wait;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use dashmap::DashMap;
-use snapshot::record::{Policy, Quota, Subscription};
-use tokio::sync::watch;
-
+use self::alone::Alone;
 pub use self::answer::{LimitAnswers, LimitItem, LimitKind, LimitRefusal};
-use self::slot::Slot;
+pub use self::drive::Driver;
+use self::fleet::Fleet;
+pub use self::terms::{Lane, Terms};
+pub use self::wait::Pending;
 use crate::clock::Now;
 use crate::metrics::Metrics;
+use crate::settings::LimitsRedis;
 
-/// Shards of the arena: a sweep or a growth holds up one of them at a time. A power of two, as the map wants it.
-const SHARDS: usize = 256;
-/// How often idle slots are given back.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
-
-/// What a subscription's requests are counted apart by: those of its test keys take nothing from its live ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lane {
-    Live,
-    Test,
-}
-
-/// One slot per lane of a subscription that has sent something, shared by its keys. There are never more than twice the
-/// subscriptions in the snapshot's history of one period: an unknown key never gets here.
 #[derive(Debug)]
 pub struct Limiter {
-    slots: DashMap<(u64, Lane), Slot>,
+    counts: Counts,
 }
 
-impl Default for Limiter {
-    fn default() -> Self {
-        Limiter::new()
-    }
+#[derive(Debug)]
+enum Counts {
+    Alone(Alone),
+    Fleet(Arc<Fleet>),
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub enum Checked {
+    Admitted(LimitAnswers),
+    Refused(LimitRefusal),
+    /// Only Redis knows: wait for it. The figures are those of this moment.
+    Unknown(Box<Pending>, LimitAnswers),
 }
 
 impl Limiter {
-    pub fn new() -> Limiter {
-        Limiter { slots: DashMap::with_shard_amount(SHARDS) }
+    /// Counts by itself: exact, for a gateway that is the whole fleet.
+    pub fn alone() -> Limiter {
+        Limiter { counts: Counts::Alone(Alone::new()) }
     }
 
-    /// Takes one request from each of the subscription's limits, or from none. `policy` and `quota` are the effective ones:
-    /// the plan's, with the subscription's override put in.
-    pub fn check(
-        &self,
-        subscription: &Subscription,
-        lane: Lane,
-        policy: &Policy,
-        quota: Option<Quota>,
-        now: Now,
-    ) -> Result<LimitAnswers, LimitRefusal> {
-        let place = (subscription.meter_id, lane);
-        // The shard stays read-locked for the nanoseconds of the check, so that no sweep takes the slot away meanwhile.
-        if let Some(slot) = self.slots.get(&place) {
-            return slot.check(subscription, policy, quota, now);
-        }
-        let slot = self.slots.entry(place).or_default().downgrade();
-        slot.check(subscription, policy, quota, now)
+    /// With a Redis, one of a fleet; the driver has to run. Without one, alone, and the driver only forgets what is over.
+    pub fn start(redis: Option<LimitsRedis>, metrics: Arc<Metrics>) -> (Arc<Limiter>, Driver) {
+        let Some(redis) = redis else {
+            let limiter = Arc::new(Limiter::alone());
+            let driver = Driver::sweeping(Arc::clone(&limiter), metrics);
+            return (limiter, driver);
+        };
+        let (fleet, lanes) = Fleet::new(redis.is_grouped());
+        let fleet = Arc::new(fleet);
+        let driver = Driver::talking(Arc::clone(&fleet), lanes, redis, metrics);
+        (Arc::new(Limiter { counts: Counts::Fleet(fleet) }), driver)
     }
 
-    /// The same figures for a request that is not counted. Takes nothing and makes no slot.
-    pub fn peek(
-        &self,
-        subscription: &Subscription,
-        lane: Lane,
-        policy: &Policy,
-        quota: Option<Quota>,
-        now: Now,
-    ) -> LimitAnswers {
-        match self.slots.get(&(subscription.meter_id, lane)) {
-            Some(slot) => slot.peek(subscription, policy, quota, now),
-            None => Slot::default().peek(subscription, policy, quota, now),
+    /// Takes one request from each of the subscription's limits, or from none.
+    pub fn check(&self, terms: &Terms, now: Now) -> Checked {
+        match &self.counts {
+            Counts::Alone(alone) => alone.check(terms, now),
+            Counts::Fleet(fleet) => fleet.check(terms, now),
         }
     }
 
-    /// Gives back the slots that hold nothing. A slot with a used quota stays until its period is over.
-    pub fn sweep(&self, now: Now) {
-        self.slots.retain(|_, slot| !slot.is_idle(now));
+    /// The same figures for a request that is not counted. Takes nothing.
+    pub fn peek(&self, terms: &Terms, now: Now) -> LimitAnswers {
+        match &self.counts {
+            Counts::Alone(alone) => alone.peek(terms, now),
+            Counts::Fleet(fleet) => fleet.peek(terms, now),
+        }
     }
 
+    /// Lanes of subscriptions whose limits are held in memory.
     pub fn slots(&self) -> usize {
-        self.slots.len()
-    }
-}
-
-/// Sweeps until told to stop.
-pub async fn keep_swept(limiter: Arc<Limiter>, metrics: Arc<Metrics>, mut shutdown: watch::Receiver<bool>) {
-    loop {
-        tokio::select! {
-            _ = shutdown.wait_for(|stop| *stop) => return,
-            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        match &self.counts {
+            Counts::Alone(alone) => alone.slots(),
+            Counts::Fleet(fleet) => fleet.slots(),
         }
-        limiter.sweep(Now::read());
-        metrics.limiter_slots.set(i64::try_from(limiter.slots()).unwrap_or(i64::MAX));
+    }
+
+    fn sweep(&self, now: Now) {
+        if let Counts::Alone(alone) = &self.counts {
+            alone.sweep(now);
+        }
     }
 }

@@ -4,6 +4,7 @@
 mod closed;
 mod config;
 pub mod labels;
+mod limits;
 mod maker;
 mod requests;
 pub mod status;
@@ -15,7 +16,8 @@ use prometheus::{Encoder, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncod
 
 use self::closed::Closed;
 pub use self::config::ConfigMetrics;
-use self::labels::{AuthResult, ConnectionRefusal, Label, LimitResult, LimitWindow, ResolveResult};
+use self::labels::{AuthResult, ConnectionRefusal, ResolveResult};
+pub use self::limits::LimitMetrics;
 use self::maker::Maker;
 use self::requests::RequestMetrics;
 pub use self::requests::RequestSeen;
@@ -29,13 +31,11 @@ pub struct Metrics {
     requests: RequestMetrics,
     pub config: ConfigMetrics,
     pub usage: UsageMetrics,
+    pub limits: LimitMetrics,
 
     /// Requests between their header and their last byte.
     pub http_requests_in_flight: IntGauge,
     auth_results_total: Closed<AuthResult, IntCounter>,
-    rate_limit_decisions_total: Closed<LimitWindow, Closed<LimitResult, IntCounter>>,
-    /// Subscriptions whose limits are held in memory.
-    pub limiter_slots: IntGauge,
     connections_refused_total: Closed<ConnectionRefusal, IntCounter>,
 
     upstream_resolutions_total: Closed<ResolveResult, IntCounter>,
@@ -54,20 +54,14 @@ impl Metrics {
     pub fn new(version: &str) -> Result<Metrics, prometheus::Error> {
         let make = Maker::new("gateway")?;
         make.gauges("build_info", "1, labelled with the version", &["version"])?.with_label_values(&[version]).set(1);
-        let decisions =
-            make.counters("rate_limit_decisions_total", "Decisions of the limiter", &["window", "result"])?;
-        let decisions_of = |window: LimitWindow| {
-            Closed::of(|result: LimitResult| decisions.with_label_values(&[window.as_str(), result.as_str()]))
-        };
         Ok(Metrics {
             status: Status::default(),
             requests: RequestMetrics::new(&make)?,
             config: ConfigMetrics::new(&make)?,
             usage: UsageMetrics::new(&make)?,
+            limits: LimitMetrics::new(&make)?,
             http_requests_in_flight: make.gauge("http_requests_in_flight", "Requests being served")?,
             auth_results_total: make.closed_counters("auth_results_total", "Credentials looked at", "result")?,
-            rate_limit_decisions_total: Closed::of(decisions_of),
-            limiter_slots: make.gauge("limiter_slots", "Subscriptions whose limits are held in memory")?,
             connections_refused_total: make.closed_counters(
                 "connections_refused_total",
                 "Connections closed for abuse",
@@ -93,12 +87,6 @@ impl Metrics {
 
     pub fn auth_result(&self, result: AuthResult) {
         self.auth_results_total.add(result, 1);
-    }
-
-    pub fn limit_decision(&self, window: LimitWindow, result: LimitResult) {
-        if let Some(results) = self.rate_limit_decisions_total.get(window) {
-            results.add(result, 1);
-        }
     }
 
     pub fn connection_refused(&self, reason: ConnectionRefusal) {

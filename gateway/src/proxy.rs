@@ -4,6 +4,7 @@
 mod account;
 mod context;
 mod failure;
+mod heads;
 mod judge;
 pub(crate) mod lifeline;
 mod refuse;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_core::modules::http::HttpModules;
 use pingora_core::protocols::Digest;
@@ -34,6 +36,7 @@ use crate::upstream::Upstreams;
 pub(crate) use account::Book;
 use context::Context;
 pub(crate) use failure::ATTEMPTS_MAX;
+pub(crate) use judge::KEPT_ALIVE;
 use judge::Verdict;
 
 /// What all requests share. Everything in it is either immutable or made for many hands.
@@ -67,7 +70,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        match self.judge(session, ctx) {
+        match self.judge(session, ctx).await {
             Verdict::Proceed => Ok(false),
             Verdict::Answer(preflight) => self.answer(session, ctx, preflight).await.map(|()| true),
             Verdict::Refuse(rejection) => self.refuse(session, ctx, &rejection).await.map(|()| true),
@@ -140,6 +143,17 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
         self.pass_response_body(session, body.as_ref(), is_end, ctx);
+        Ok(None)
+    }
+
+    /// The last that goes out where an answer has trailers.
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut Context,
+    ) -> Result<Option<Bytes>> {
+        self.book.record_answer(ctx);
         Ok(None)
     }
 

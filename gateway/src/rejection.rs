@@ -64,6 +64,7 @@ pub enum Rejection {
     ProductClosed,
     PlanUnavailable,
     NoHealthyUpstream,
+    UsageStorageFull,
     UpstreamTimeout,
     LoopDetected,
 }
@@ -97,6 +98,7 @@ impl Rejection {
             | Rejection::ProductClosed
             | Rejection::PlanUnavailable
             | Rejection::NoHealthyUpstream
+            | Rejection::UsageStorageFull
             | Rejection::TooManyConnections => Some(RETRY_OWN_TROUBLE_S),
             _ => None,
         }

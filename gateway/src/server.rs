@@ -28,7 +28,7 @@ use tokio::sync::watch;
 use crate::admin;
 use crate::decide::EdgeRules;
 use crate::feed::{self, ControlPlane, DiskSnapshot, FeedSettings, Identity};
-use crate::limiter::{Limiter, keep_swept};
+use crate::limiter::{Driver, Limiter};
 use crate::live::{Live, Snapshot};
 use crate::metrics::Metrics;
 use crate::proxy::{ATTEMPTS_MAX, Book, Gateway};
@@ -85,6 +85,7 @@ struct Parts {
     live: Live,
     disk: Arc<DiskSnapshot>,
     limiter: Arc<Limiter>,
+    driver: Driver,
     upstreams: Arc<Upstreams>,
     feed: FeedSettings,
     is_leaving: Arc<AtomicBool>,
@@ -100,8 +101,9 @@ impl Parts {
         let upstreams =
             Upstreams::new(settings.upstream.clone(), interfaces::spell_out(settings.own_listeners()), metrics.clone());
         let feed = feed_settings(settings, identity.clone())?;
-        let (limiter, upstreams) = (Arc::new(Limiter::new()), Arc::new(upstreams));
-        Ok(Parts { identity, metrics, live, disk, limiter, upstreams, feed, is_leaving: Arc::default() })
+        let (limiter, driver) = Limiter::start(settings.limits.redis.clone(), metrics.clone());
+        let upstreams = Arc::new(upstreams);
+        Ok(Parts { identity, metrics, live, disk, limiter, driver, upstreams, feed, is_leaving: Arc::default() })
     }
 
     /// Adds all services to the server.
@@ -111,21 +113,24 @@ impl Parts {
         certificate: Option<Arc<Certificate>>,
         mut tasks: Tasks<'_>,
     ) -> anyhow::Result<()> {
-        let Parts { identity, metrics, live, disk, limiter, upstreams, feed, is_leaving } = self;
+        let Parts { identity, metrics, live, disk, limiter, driver, upstreams, feed, is_leaving } = self;
         let usage_settings = UsageSettings {
             redis_url: settings.usage.redis_url.clone(),
             stream: settings.usage.stream.clone(),
             stream_length_max: settings.usage.stream_length_max,
             node_id: identity.node_id,
+            dir: settings.node.data_dir.join(usage::DIR),
+            spool_bytes_max: settings.usage.spool_bytes_max,
+            on_full: settings.usage.on_usage_full,
+            threads: settings.threads,
         };
-        let (recorder, shipper) = usage::channel(usage_settings, metrics.clone());
-        tasks.add("usage", move |stop| shipper.run(stop));
+        let (recorder, usage) = usage::open(usage_settings, metrics.clone())?;
+        tasks.add("usage", move |stop| usage.run(stop));
         let followed = (live.clone(), metrics.clone(), upstreams.clone());
         tasks.add("feed", move |stop| feed::follow(followed.0, disk, feed, followed.1, followed.2, stop));
         let resolved = (upstreams.clone(), live.clone());
         tasks.add("resolver", move |stop| keep_resolved(resolved.0, resolved.1, Arc::new(SystemLookup::new()), stop));
-        let swept = (limiter.clone(), metrics.clone());
-        tasks.add("limiter", move |stop| keep_swept(swept.0, swept.1, stop));
+        tasks.add("limiter", move |stop| driver.run(stop));
         if let (Some(certificate), Some(https)) = (certificate.clone(), settings.listen.https.clone()) {
             tasks.add("certificate", move |stop| certificate.keep_fresh(https, stop));
         }

@@ -14,6 +14,8 @@ use ::settings::{Secret, SettingsErrors};
 use ipnet::IpNet;
 use snapshot::guard::AllowedRange;
 
+use crate::usage::OnFull;
+
 /// Everything that `apihub gateway` needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -75,6 +77,9 @@ pub struct Usage {
     pub stream: String,
     /// Entries in the stream beyond which the gateway holds its batches back.
     pub stream_length_max: u64,
+    /// Bytes of batches kept on disk.
+    pub spool_bytes_max: u64,
+    pub on_usage_full: OnFull,
 }
 
 /// Towards the publishers' servers. The time-outs stand in where an endpoint names none.
@@ -121,6 +126,34 @@ pub struct Limits {
     pub header_count_max: usize,
     pub target_bytes_max: usize,
     pub body_bytes_max: u64,
+    /// Where the fleet counts its plans' limits. `None`: this gateway counts alone.
+    pub redis: Option<LimitsRedis>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LimitsRedis {
+    /// One Redis, the sentinels, or some nodes of the cluster. May carry passwords.
+    pub urls: Vec<Secret>,
+    pub kind: RedisKind,
+    /// In front of every key.
+    pub prefix: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RedisKind {
+    Single,
+    /// `service`: the name under which the sentinels know the master.
+    Sentinel {
+        service: String,
+    },
+    Cluster,
+}
+
+impl LimitsRedis {
+    /// Whether keys that are asked for together have to lie together.
+    pub fn is_grouped(&self) -> bool {
+        self.kind == RedisKind::Cluster
+    }
 }
 
 /// In which form an answer tells its limits, beside `X-RateLimit-*`.

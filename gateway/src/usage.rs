@@ -1,39 +1,52 @@
-//! Takes usage events from requests without ever making one wait, and ships them in numbered batches to a Redis stream.
-//! Decides nothing about money, and loses nothing silently: what does not fit is counted.
+//! Counts requests so that the count survives: a record in a ring before the answer's last byte, a sealed batch on disk within
+//! a second, Redis, and patience until the database has it. Never makes a request wait, decides nothing about money, and
+//! loses nothing silently.
 
-mod batch;
-mod redis_stream;
+mod mapping;
+mod record;
+mod recorder;
+mod ring;
+
+mod collect;
+mod epoch;
+mod frame;
+mod live;
+mod rows;
+mod seal;
+mod spool;
+mod sync;
+
+mod adopt;
+mod redis_link;
+mod service;
 mod ship;
+
 #[cfg(test)]
 mod tests;
-mod unsent;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ::settings::Secret;
-use snapshot::wire::UsageEvent;
-use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 use uuid::Uuid;
 
-pub use self::ship::Shipper;
-use crate::metrics::Metrics;
-use crate::metrics::labels::DropReason;
+pub use self::record::{MethodCode, Record};
+pub use self::recorder::UsageRecorder;
+pub use self::service::{UsageError, UsageService, open};
 
-/// Events that wait to be put into a batch: about 10 MB.
-pub const QUEUE_EVENTS_MAX: usize = 65_536;
-/// Events of one batch.
-pub const BATCH_EVENTS_MAX: usize = 1_000;
-/// How long an event waits for others to share its batch.
-pub const BATCH_WAIT: Duration = Duration::from_millis(200);
-/// Sealed batches kept while Redis is away: 512,000 events, at most about 80 MB. Then the queue fills, then events are counted
-/// as dropped.
-pub const UNSENT_BATCHES_MAX: usize = 512;
-/// How long a stopping gateway tries to hand over what it still holds.
-pub const FLUSH_MAX: Duration = Duration::from_secs(5);
+/// Below the gateway's data directory.
+pub const DIR: &str = "usage";
 
-/// Where usage goes, and in whose name.
+/// What a gateway does when no more usage can be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFull {
+    /// Goes on; what is lost is counted.
+    Serve,
+    /// Answers 503 until there is room again.
+    Refuse,
+}
+
+/// Where usage is kept and where it goes, and in whose name.
 #[derive(Clone, Debug)]
 pub struct UsageSettings {
     /// May carry a password. None: usage is counted as dropped.
@@ -42,34 +55,18 @@ pub struct UsageSettings {
     /// Entries in the stream beyond which batches are held back.
     pub stream_length_max: u64,
     pub node_id: Uuid,
+    /// Below it each process has a directory of its own.
+    pub dir: PathBuf,
+    /// Bytes of all sealed batches on disk.
+    pub spool_bytes_max: u64,
+    pub on_full: OnFull,
+    /// Threads that serve requests.
+    pub threads: usize,
 }
 
-/// The requests' end of the queue; cheap to copy.
-#[derive(Clone)]
-pub struct UsageRecorder {
-    queue: mpsc::Sender<UsageEvent>,
-    metrics: Arc<Metrics>,
-}
+/// Between the collector, the disk's thread and the shipper; held for a copy or a `write`, and never across an await.
+type SharedSpool = Arc<Mutex<spool::Spool>>;
 
-/// The two ends: one for the requests, one for the background task that ships.
-pub fn channel(settings: UsageSettings, metrics: Arc<Metrics>) -> (UsageRecorder, Shipper) {
-    let (queue, events) = mpsc::channel(QUEUE_EVENTS_MAX);
-    let recorder = UsageRecorder { queue, metrics: metrics.clone() };
-    (recorder, Shipper::new(settings, events, metrics))
-}
-
-impl UsageRecorder {
-    /// Never waits. An event for which there is no room is dropped and counted.
-    pub fn record(&self, event: UsageEvent) {
-        match self.queue.try_send(event) {
-            Ok(()) => self.metrics.usage.events_total.inc(),
-            Err(TrySendError::Full(_)) => self.metrics.usage.dropped(DropReason::QueueFull, 1),
-            Err(TrySendError::Closed(_)) => self.metrics.usage.dropped(DropReason::Stopped, 1),
-        }
-    }
-
-    /// Events that wait to be put into a batch.
-    pub fn queued(&self) -> usize {
-        self.queue.max_capacity() - self.queue.capacity()
-    }
+fn lock(spool: &SharedSpool) -> MutexGuard<'_, spool::Spool> {
+    spool.lock().unwrap_or_else(PoisonError::into_inner)
 }

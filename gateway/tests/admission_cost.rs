@@ -98,7 +98,7 @@ fn an_admitted_request_allocates_its_path_and_its_decision_only() {
     let token = Token { epoch: Uuid::from_u128(1), revision: 1 };
     let (snapshot, refusals) = Snapshot::build(token, records(minted.digest.0));
     assert_eq!(refusals, []);
-    let (snapshot, limiter, rules) = (Arc::new(snapshot), Limiter::new(), EdgeRules::default());
+    let (snapshot, limiter, rules) = (Arc::new(snapshot), Limiter::alone(), EdgeRules::default());
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("gateway.example"));
     headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {}", minted.reveal())).unwrap());

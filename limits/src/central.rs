@@ -4,6 +4,9 @@
 mod bucket;
 mod fixed;
 mod key;
+#[cfg(test)]
+#[cfg(not(loom))]
+pub(crate) mod packed;
 mod quota;
 mod sliding;
 #[cfg(test)]
@@ -54,12 +57,40 @@ impl Group {
         Reply { node: request.node, send: request.send, verdict, now_us, grants }
     }
 
-    /// The control plane puts a lost count back, once for each key and period.
-    pub fn seed_quota(&mut self, key: u64, period: u32, used: u64, now_us: u64) {
+    /// The control plane puts a lost count back, once for each key and period; whether it was lost.
+    pub fn seed_quota(&mut self, key: u64, period: u32, used: u64, now_us: u64) -> bool {
         let lost = self.quotas.get(&key).is_none_or(|quota| quota.period() < period);
         if lost {
             self.quotas.insert(key, QuotaState::new(period, used, now_us));
         }
+        lost
+    }
+
+    /// One ask outside of any link, by a gateway that is the whole fleet.
+    pub fn ask(&mut self, ask: &Ask, now_us: u64) -> Grant {
+        self.apply_ask(ask, true, now_us)
+    }
+
+    /// What `ask` would answer to somebody who wants nothing. Leaves no trace.
+    pub fn peek(&self, ask: &Ask, now_us: u64) -> Grant {
+        let mut copy = Group::new();
+        copy.keys.extend(self.keys.get(&ask.key).map(|state| (ask.key, state.clone())));
+        copy.quotas.extend(self.quotas.get(&ask.key).map(|quota| (ask.key, quota.clone())));
+        copy.apply_ask(&Ask { want: 0, debt: 0, refund: None, ..*ask }, true, now_us)
+    }
+
+    /// Forgets the keys that would be full. The quotas stay.
+    pub fn forget_full(&mut self, now_us: u64) {
+        self.keys.retain(|_, state| now_us < state.expires_us());
+    }
+
+    /// Forgets a month that is over.
+    pub fn forget_quota(&mut self, key: u64) {
+        self.quotas.remove(&key);
+    }
+
+    pub fn keys(&self) -> usize {
+        self.keys.len()
     }
 
     /// The state of one key, for audits and tests.
@@ -116,6 +147,7 @@ impl Group {
             credited: state.credited(),
             valid_us: state.valid_us(now_us),
             wait_us: state.wait_us(now_us),
+            grows_us: state.grows_us(now_us),
             quota: ask.quota.map(|asked| {
                 quota.as_ref().map_or(QuotaLeft::Unseeded, |quota| QuotaLeft::Left(quota.left(asked.included)))
             }),
@@ -128,15 +160,17 @@ impl Group {
     }
 }
 
-/// What the quota leaves to grant; None where it does not constrain.
+/// Counts what every message brings, and what the quota leaves to grant; None where it does not constrain.
 fn settle_quota(ask: &Ask, quota: &mut Option<QuotaState>, debt: u32, refunded: u32, now_us: u64) -> Option<i64> {
-    let (asked, quota) = (ask.quota?, quota.as_mut()?);
-    quota.enter(asked.period, now_us);
+    let quota = quota.as_mut()?;
+    if let Some(asked) = ask.quota {
+        quota.enter(asked.period, now_us);
+    }
     quota.debit(debt);
     if let Some(refund) = ask.refund {
         quota.refund(refunded, refund.receipt.granted_us);
     }
-    asked.hard.then(|| quota.left(asked.included))
+    ask.quota.filter(|asked| asked.hard).map(|asked| quota.left(asked.included))
 }
 
 /// Half of what is there, at least one, at most what is wanted.

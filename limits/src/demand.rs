@@ -57,7 +57,12 @@ impl Demand {
         if self.recent < 2 { 0 } else { self.recent.saturating_mul(2) }
     }
 
+    /// How long nothing has been wanted.
+    pub(crate) fn quiet_ns(&self, now_ns: u64) -> u64 {
+        now_ns.saturating_sub(self.wanted_at_ns)
+    }
+
     pub(crate) fn is_idle(&self, now_ns: u64, terms: &Terms) -> bool {
-        now_ns.saturating_sub(self.wanted_at_ns) > 2 * terms.tick_ns
+        self.quiet_ns(now_ns) > 2 * terms.tick_ns
     }
 }

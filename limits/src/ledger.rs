@@ -12,7 +12,7 @@ use crate::policy::{OnRedisDown, Policy};
 use crate::share::Share;
 use crate::slot::lease::Tick;
 use crate::slot::{Cell, Denial, Slot};
-use crate::terms::{MS_NS, Terms, US_NS};
+use crate::terms::{FORGET_AFTER_NS, FORGET_ALONE_AFTER_NS, MS_NS, Terms, US_NS};
 use crate::wire::{Receipt, Refund};
 
 /// When a client of a closed policy may ask again while Redis is down.
@@ -158,9 +158,17 @@ impl Ledger {
         }
     }
 
-    /// The subscription's monthly quota, or that it has none.
-    pub(crate) fn set_month(&mut self, terms: Option<MonthTerms>) {
+    /// The subscription's monthly quota, or that it has none. What it refused before is judged anew.
+    pub(crate) fn set_month(&mut self, slot: &Slot, terms: Option<MonthTerms>) {
         self.month = terms.map(|terms| Month::follow(self.month.take(), terms));
+        if slot.denial().1 == Denial::Quota {
+            slot.deny_until(0, Denial::Rate);
+        }
+    }
+
+    /// What is left of the month as far as this node knows: Redis' last word, or its own part where the count is lost.
+    pub fn month_left(&self) -> Option<i64> {
+        self.month.as_ref().and_then(Month::known_left)
     }
 
     /// Decides a request that the slot could not.
@@ -192,7 +200,16 @@ impl Ledger {
         empty && !owes && !self.asked && now_ns >= slot.denial().0 && !self.waiting
     }
 
+    /// Without demand for so long that a key that begins anew could do no more than this one.
+    pub(crate) fn is_quiet(&self, now_ns: u64) -> bool {
+        let is_alone = self.month.as_ref().is_some_and(Month::is_alone);
+        self.demand.quiet_ns(now_ns) >= if is_alone { FORGET_ALONE_AFTER_NS } else { FORGET_AFTER_NS }
+    }
+
     fn decide_alone(&mut self, since_ns: u64, now_ns: u64) -> Unknown {
+        if let Some(retry_ns) = self.month.as_ref().and_then(|month| month.refuses_alone(self.terms.fleet, now_ns)) {
+            return Unknown::Refused { retry_ns, by: Denial::Quota };
+        }
         let share = self.share.get_or_insert_with(|| Share::new(&self.policy, &self.terms, since_ns));
         let admitted = match self.policy.when_down() {
             OnRedisDown::FairShare => share.take(now_ns),

@@ -23,12 +23,14 @@ pub(crate) enum Mutant {
     RefundRetried,
     /// A debt whose answer was lost is forgotten.
     DebtNotRetried,
+    /// A key is given up though it owes.
+    GivenUpInDebt,
 }
 
 #[cfg(test)]
 #[cfg(not(loom))]
 impl Mutant {
-    pub(crate) const ALL: [Mutant; 9] = [
+    pub(crate) const ALL: [Mutant; 10] = [
         Mutant::LeaseRenewed,
         Mutant::RefundLate,
         Mutant::OverdraftOnEveryReply,
@@ -38,6 +40,7 @@ impl Mutant {
         Mutant::GatewayClock,
         Mutant::RefundRetried,
         Mutant::DebtNotRetried,
+        Mutant::GivenUpInDebt,
     ];
 }
 

@@ -59,6 +59,13 @@ impl Policy {
         Ok(Policy { revision, algorithm, per_minute, burst, on_redis_down: OnRedisDown::FairShare, strict: false })
     }
 
+    /// As `new`, with the nearest figures that there may be.
+    pub fn clamped(revision: u64, algorithm: Algorithm, per_minute: u32, burst: u32) -> Policy {
+        let per_minute = per_minute.clamp(1, PER_MINUTE_MAX);
+        let burst = if algorithm == Algorithm::TokenBucket { burst.clamp(1, BURST_MAX) } else { per_minute };
+        Policy { revision, algorithm, per_minute, burst, on_redis_down: OnRedisDown::FairShare, strict: false }
+    }
+
     pub fn on_redis_down(self, on_redis_down: OnRedisDown) -> Policy {
         Policy { on_redis_down, ..self }
     }

@@ -94,7 +94,7 @@ impl Credit {
     }
 }
 
-/// 64 bytes: two leases, overdraft, denial, last contact, and when to call for the syncer.
+/// 64 bytes: two leases, overdraft, denial, last contact, and when to call for the syncer. One cache line, asserted below.
 #[derive(Debug)]
 #[repr(align(64))]
 pub struct Slot {
@@ -104,6 +104,8 @@ pub struct Slot {
     /// Even nanoseconds, and 1 where the quota denies.
     denied: AtomicU64,
     contact: AtomicU64,
+    /// When a window's level grows next; for the figures that clients read.
+    grows: AtomicU64,
     /// Requests since the last visit that no lease could serve.
     misses: AtomicU32,
     /// The syncer is called when no more leased tokens are left than this.
@@ -111,6 +113,9 @@ pub struct Slot {
     /// 1: the syncer has been called and has not looked yet.
     dirty: AtomicU32,
 }
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot>() == 64 && align_of::<Slot>() == 64, "a slot is one cache line");
 
 impl Default for Slot {
     fn default() -> Self {
@@ -127,6 +132,7 @@ impl Slot {
             credit: AtomicU64::new(0),
             denied: AtomicU64::new(0),
             contact: AtomicU64::new(0),
+            grows: AtomicU64::new(0),
             misses: AtomicU32::new(0),
             low_water: AtomicU32::new(0),
             dirty: AtomicU32::new(0),
@@ -211,6 +217,11 @@ impl Slot {
         let biased = i64::try_from(word & ((1 << LEVEL_BITS) - 1)).unwrap_or(0);
         let at_ns = Tick::of_number(word >> LEVEL_BITS).start_ns();
         (word != 0).then_some(Contact { level: biased - LEVEL_BIAS, at_ns })
+    }
+
+    /// When the level told by the last contact grows, in local time; 0: nobody knows, or it always does.
+    pub fn grows_at_ns(&self) -> u64 {
+        self.grows.load(Ordering::Acquire)
     }
 
     /// Says once that the syncer should look.
@@ -319,6 +330,11 @@ impl Slot {
         });
     }
 
+    /// Takes the overdraft away for good, so that the slot can be forgotten. False: something is owed.
+    pub(crate) fn seal(&self) -> bool {
+        update(&self.credit, |word| (Credit::unpack(word).owed == 0).then_some(0)).is_some()
+    }
+
     pub(crate) fn deny_until(&self, until_ns: u64, by: Denial) {
         // Rounded up to even, which a nanosecond more does not hurt.
         let until_ns = until_ns.saturating_add(until_ns & 1) & !1;
@@ -330,8 +346,17 @@ impl Slot {
         self.contact.store((Tick::of(now_ns).number() << LEVEL_BITS) | biased, Ordering::Release);
     }
 
+    pub(crate) fn set_grows(&self, at_ns: u64) {
+        self.grows.store(at_ns, Ordering::Release);
+    }
+
     pub(crate) fn set_low_water(&self, tokens: u32) {
         self.low_water.store(tokens, Ordering::Relaxed);
+    }
+
+    /// Something happened since the last look.
+    pub(crate) fn has_news(&self) -> bool {
+        self.misses.load(Ordering::Acquire) > 0 || self.dirty.load(Ordering::Acquire) > 0
     }
 
     /// The syncer looks now: misses since the last look, and the next call counts again.

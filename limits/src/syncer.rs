@@ -4,6 +4,7 @@
 //! The driver's loop: `poll` → send the request; `hear` what comes; sleep until `wake_at_ns` or until a slot calls. After every
 //! `hear` it decides its waiting requests anew.
 
+mod desks;
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests;
@@ -12,29 +13,22 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
+pub use self::desks::Place;
+use self::desks::{Desk, Desks};
 use crate::ledger::{Ledger, MonthTerms, Reach, Unknown};
 use crate::link::{Heard, Link};
+use crate::mutant::{self, Mutant};
 use crate::policy::Policy;
 use crate::slot::Slot;
 use crate::wire::{ASKS_MAX, Ask, Reply, Request};
 
-/// A key's place in its syncer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place(usize);
-
-#[derive(Debug)]
-struct Desk {
-    slot: Arc<Slot>,
-    ledger: Ledger,
-    /// Stands in `called`.
-    called: bool,
-    due_ns: Option<u64>,
-}
+/// Keys that one `poll` looks at, at most: the caller holds a lock meanwhile. The rest follows with the next one.
+const VISITS_MAX: usize = 4_096;
 
 #[derive(Debug)]
 pub struct Syncer {
     link: Link,
-    desks: Vec<Desk>,
+    desks: Desks,
     called: VecDeque<Place>,
     due: BinaryHeap<Reverse<(u64, Place)>>,
     /// The asks under way.
@@ -49,7 +43,7 @@ impl Syncer {
     pub fn new(node: u64, birth: u64) -> Syncer {
         Syncer {
             link: Link::new(node, birth),
-            desks: Vec::new(),
+            desks: Desks::default(),
             called: VecDeque::new(),
             due: BinaryHeap::new(),
             flight: Vec::new(),
@@ -64,26 +58,43 @@ impl Syncer {
         if self.link.is_admitted() {
             ledger.admit(&slot);
         }
-        let place = Place(self.desks.len());
-        self.desks.push(Desk { slot: Arc::clone(&slot), ledger, called: false, due_ns: None });
-        (place, slot)
+        (self.desks.open(Arc::clone(&slot), ledger), slot)
+    }
+
+    /// Forgets a key that has been quiet for so long that nothing of it matters: its slot admits nothing any more and knows
+    /// nothing, its place goes to another key. False: it has to stay. Whoever still holds the slot looks the key up again.
+    pub fn close(&mut self, place: Place, now_ns: u64) -> bool {
+        let quiet = |desk: &Desk| desk.ledger.is_quiet(now_ns) && !desk.slot.has_news();
+        self.desks.get(place).is_some_and(quiet) && self.give_up(place, now_ns)
+    }
+
+    /// `close`, however short the silence.
+    pub(crate) fn give_up(&mut self, place: Place, now_ns: u64) -> bool {
+        // While Redis is away a key that begins anew would begin its share of the outage anew.
+        let up = self.link.reach() == Reach::Up;
+        let may = |desk: &Desk| up && desk.ledger.is_idle(&desk.slot, now_ns) && desk.slot.seal();
+        let closed = self.desks.get(place).is_some_and(may) || mutant::is(Mutant::GivenUpInDebt);
+        if closed {
+            self.desks.close(place);
+        }
+        closed
     }
 
     pub fn change(&mut self, place: Place, policy: Policy, fleet: u32) {
-        if let Some(desk) = self.desks.get_mut(place.0) {
+        if let Some(desk) = self.desks.get_mut(place) {
             desk.ledger.change(&desk.slot, policy, fleet);
         }
         self.call(place);
     }
 
     pub fn set_month(&mut self, place: Place, terms: Option<MonthTerms>) {
-        if let Some(desk) = self.desks.get_mut(place.0) {
-            desk.ledger.set_month(terms);
+        if let Some(desk) = self.desks.get_mut(place) {
+            desk.ledger.set_month(&desk.slot, terms);
         }
     }
 
     pub fn ledger(&self, place: Place) -> Option<&Ledger> {
-        self.desks.get(place.0).map(|desk| &desk.ledger)
+        self.desks.get(place).map(|desk| &desk.ledger)
     }
 
     pub fn reach(&self) -> Reach {
@@ -96,7 +107,7 @@ impl Syncer {
 
     /// A slot called (`wake`).
     pub fn call(&mut self, place: Place) {
-        if let Some(desk) = self.desks.get_mut(place.0)
+        if let Some(desk) = self.desks.get_mut(place)
             && !desk.called
         {
             desk.called = true;
@@ -108,7 +119,7 @@ impl Syncer {
     pub fn decide_unknown(&mut self, place: Place, now_ns: u64) -> Unknown {
         self.link_tick(now_ns);
         let reach = self.link.reach();
-        let Some(desk) = self.desks.get_mut(place.0) else { return Unknown::Wait };
+        let Some(desk) = self.desks.get_mut(place) else { return Unknown::Wait };
         let decided = desk.ledger.decide_unknown(reach, now_ns);
         if decided == Unknown::Wait {
             self.call(place);
@@ -118,7 +129,7 @@ impl Syncer {
 
     /// Nobody waits for this key any more.
     pub fn stop_waiting(&mut self, place: Place) {
-        if let Some(desk) = self.desks.get_mut(place.0) {
+        if let Some(desk) = self.desks.get_mut(place) {
             desk.ledger.stop_waiting();
         }
     }
@@ -154,7 +165,7 @@ impl Syncer {
         }
         if was_down {
             // Everybody reports what was spent meanwhile.
-            (0..self.desks.len()).for_each(|index| self.call(Place(index)));
+            self.desks.places().into_iter().for_each(|place| self.call(place));
         }
         true
     }
@@ -179,9 +190,9 @@ impl Syncer {
             && at <= now_ns
         {
             self.due.pop();
-            let is_due = self.desks.get(place.0).is_some_and(|desk| desk.due_ns == Some(at));
+            let is_due = self.desks.get(place).is_some_and(|desk| desk.due_ns == Some(at));
             if is_due {
-                if let Some(desk) = self.desks.get_mut(place.0) {
+                if let Some(desk) = self.desks.get_mut(place) {
                     desk.due_ns = None;
                 }
                 self.call(place);
@@ -195,11 +206,13 @@ impl Syncer {
         for place in self.owing.clone() {
             self.visit(place, false, now_ns);
         }
-        let mut later = Vec::new();
+        let (mut later, mut visits) = (Vec::new(), 0);
         while self.flight.len() < ASKS_MAX
+            && visits < VISITS_MAX
             && let Some(place) = self.called.pop_front()
         {
-            if let Some(desk) = self.desks.get_mut(place.0) {
+            visits += 1;
+            if let Some(desk) = self.desks.get_mut(place) {
                 desk.called = false;
             }
             if self.flight.iter().any(|(present, _)| *present == place) {
@@ -207,7 +220,7 @@ impl Syncer {
             }
             self.visit(place, may_freeze, now_ns);
             let waits = |desk: &Desk| !may_freeze && desk.slot.owed() > 0;
-            if self.desks.get(place.0).is_some_and(waits) {
+            if self.desks.get(place).is_some_and(waits) {
                 later.push(place);
             }
         }
@@ -216,7 +229,7 @@ impl Syncer {
 
     fn visit(&mut self, place: Place, may_freeze: bool, now_ns: u64) {
         let reach = self.link.reach();
-        let Some(desk) = self.desks.get_mut(place.0) else { return };
+        let Some(desk) = self.desks.get_mut(place) else { return };
         let visit = desk.ledger.visit(&desk.slot, reach, may_freeze, now_ns);
         if let Some(at) = visit.again_ns {
             schedule(desk, &mut self.due, place, at);
@@ -235,7 +248,7 @@ impl Syncer {
         self.owing.clear();
         let flight = std::mem::take(&mut self.flight);
         for ((place, ask), grant) in flight.iter().zip(&reply.grants) {
-            let Some(desk) = self.desks.get_mut(place.0) else { continue };
+            let Some(desk) = self.desks.get_mut(*place) else { continue };
             let asked = (ask, grant);
             desk.ledger.answered(&desk.slot, asked, reply.now_us, sent_ns, now_ns, (settling, jitter));
             let at = now_ns.saturating_add(desk.ledger.terms().tick_ns);
@@ -245,14 +258,14 @@ impl Syncer {
 
     fn lose_flight(&mut self) {
         for (place, ask) in std::mem::take(&mut self.flight) {
-            if let Some(desk) = self.desks.get_mut(place.0) {
+            if let Some(desk) = self.desks.get_mut(place) {
                 desk.ledger.lost(ask.refund);
             }
             self.call(place);
         }
         let owed = !self.owing.is_empty();
         let desks = &self.desks;
-        self.owing.retain(|place| desks.get(place.0).is_some_and(|desk| desk.ledger.frozen() > 0));
+        self.owing.retain(|place| desks.get(*place).is_some_and(|desk| desk.ledger.frozen() > 0));
         if owed && self.owing.is_empty() {
             self.link.skip_debts();
         }

@@ -25,6 +25,10 @@ pub const WAIT_MAX_NS: u64 = 5 * MS_NS;
 pub const LAZY_REPORT_NS: u64 = 1_000 * MS_NS;
 /// A key that is denied for longer looks this often whether tokens have come back from other nodes.
 pub const RECHECK_NS: u64 = 1_000 * MS_NS;
+/// A key that was quiet for so long is forgotten: whatever it had used has flowed back in.
+pub const FORGET_AFTER_NS: u64 = 66_000 * MS_NS;
+/// As above, where Redis has lost the month's count and this node spends its part of it.
+pub const FORGET_ALONE_AFTER_NS: u64 = 10 * FORGET_AFTER_NS;
 /// Tokens of one lease, at most: what a slot's word holds.
 pub const LEASE_TOKENS_MAX: u32 = (1 << 24) - 1;
 

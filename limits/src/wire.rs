@@ -102,6 +102,9 @@ pub struct Grant {
     pub valid_us: u64,
     /// When there will be a token if nobody takes one meanwhile; 0: now.
     pub wait_us: u64,
+    /// When the level of a window grows next if nobody gives anything back; 0 for an empty window, and for a bucket, which
+    /// gains all the time.
+    pub grows_us: u64,
     pub quota: Option<QuotaLeft>,
 }
 

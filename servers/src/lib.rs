@@ -1,7 +1,9 @@
 //! A private Postgres and a private Redis on unix sockets, run from the machine's own programs: for `apihub up` and for
-//! tests. Opens no port, downloads nothing, and is not how a production database is run.
+//! tests; and several of Redis on the loopback's ports, for tests of clusters. Opens no other port, downloads nothing, and
+//! is not how a production database is run.
 
 mod fault;
+mod loopback;
 mod place;
 mod postgres;
 mod process;
@@ -9,6 +11,7 @@ mod redis;
 mod throw_away;
 
 pub use fault::ServerFault;
+pub use loopback::{LoopbackRedis, LoopbackRole};
 pub use place::{SOCKET_PATH_BYTES_MAX, is_reachable_by_others};
 pub use postgres::{Durability, PrivatePostgres};
 pub use process::{die_with_parent, send};

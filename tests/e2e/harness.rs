@@ -1,13 +1,19 @@
 //! What the tests stand on: a world of real servers, an upstream that can misbehave, clients that read as sentences.
 
+pub mod fault_proxy;
 mod ports;
 mod postgres;
 mod publisher;
 mod role;
+pub mod sentinel;
 mod upstream;
 mod wait;
 mod world;
 
-pub use publisher::Catalog;
+// Each test crate uses its part of these.
+#[allow(unused_imports)]
+pub use publisher::{Catalog, Publisher};
+#[allow(unused_imports)]
 pub use wait::eventually;
+#[allow(unused_imports)]
 pub use world::{World, choose_tls_provider};

@@ -10,6 +10,7 @@ mod billing;
 mod fast_101;
 mod faults;
 mod happy_path;
+mod metering;
 mod protocols;
 mod revocation;
 mod stack;

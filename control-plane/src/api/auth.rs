@@ -217,7 +217,8 @@ pub fn refuse(state: &AppState, throttled: crate::throttle::Throttled) -> ApiErr
     ApiError::from(throttled)
 }
 
-fn count_bad_token(state: &AppState, source: Source) -> ApiError {
+/// A credential that is nobody's, told like every other.
+pub fn count_bad_token(state: &AppState, source: Source) -> ApiError {
     state.throttles.bad_token(source.address, Instant::now());
     unauthenticated()
 }

@@ -19,6 +19,7 @@ use crate::api::write::{Prefer, Written, finish, to_value};
 use crate::store::After;
 use crate::store::audit::{self, Target};
 use crate::store::changes::Channel;
+use crate::store::fleet;
 use crate::store::nodes::{self, NodeRow};
 
 #[cfg(test)]
@@ -143,7 +144,7 @@ async fn delete(State(state): State<AppState>, caller: Caller, Path(id): Path<Uu
     carry_out(&state, &caller, id, Order::Remove).await
 }
 
-fn require_operator(caller: &Caller) -> Result<(), ApiError> {
+pub(super) fn require_operator(caller: &Caller) -> Result<(), ApiError> {
     caller.require_unbound()?;
     caller.require_admin()
 }
@@ -165,7 +166,11 @@ async fn carry_out(state: &AppState, caller: &Caller, id: Uuid, order: Order) ->
                 Order::Remove => (None, Written::no_content()),
                 Order::Activate | Order::Drain => {
                     let view = NodeView::of(find().await?);
-                    (Some(to_value(&view)?), Written::ok(&view)?)
+                    let written = match fleet::make_room_in(tx, &caller.actor()).await? {
+                        Some(change) => Written::ok(&view)?.change(change),
+                        None => Written::ok(&view)?,
+                    };
+                    (Some(to_value(&view)?), written)
                 }
             };
             audit::write(tx, &caller.actor(), order.action(), target, Some(before), after).await?;

@@ -30,6 +30,13 @@ impl Default for Limit {
     }
 }
 
+impl Limit {
+    /// As many rows as asked for.
+    pub fn rows(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+}
+
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Limit, D::Error> {
         let rows = u64::deserialize(deserializer)?;
@@ -90,7 +97,7 @@ pub struct PageQuery {
 impl PageQuery {
     /// One row more than asked for, so that the page knows whether there is another.
     pub fn rows(&self) -> i64 {
-        i64::try_from(self.limit.0).unwrap_or(i64::MAX) + 1
+        self.limit.rows() + 1
     }
 
     pub fn after(&self) -> Option<After> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::changes::Revisions;
+use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::settings::Settings;
@@ -17,5 +18,6 @@ pub struct AppState {
     pub passwords: Passwords,
     pub throttles: Throttles,
     pub metrics: Metrics,
+    pub live: Live,
     pub readiness: crate::api::health::Readiness,
 }

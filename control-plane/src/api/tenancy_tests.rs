@@ -236,7 +236,10 @@ const TRIED_ELSEWHERE: &[&str] = &[
     "/v1/users",
     "/v1/sessions",
     "/v1/access-tokens",
+    // A ticket changes nothing that anybody has.
+    "/v1/live/tickets",
     "/v1/nodes",
+    "/v1/fleet",
     "/v1/metering",
     "/v1/organizations/{id}/members",
     "/v1/subscriptions/{id}/approve",

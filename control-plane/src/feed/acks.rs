@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::changes::Signals;
 use crate::store::changes::Channel;
+use crate::store::fleet::make_room;
 use crate::store::nodes::{AckRow, UNLISTED, mark_disconnected, save_acks, touch_processes};
 use crate::store::{Store, StoreError};
 
@@ -54,8 +55,8 @@ pub(super) struct Presence {
 impl AckWriter {
     pub(super) fn start(store: Store, signals: Signals, shutdown: CancellationToken) -> AckWriter {
         let shared = Arc::new(Shared::default());
-        tokio::spawn(write(Arc::clone(&shared), store.clone(), signals, shutdown.clone()));
-        tokio::spawn(touch(Arc::clone(&shared), store.clone(), shutdown));
+        tokio::spawn(write(Arc::clone(&shared), store.clone(), signals.clone(), shutdown.clone()));
+        tokio::spawn(touch(Arc::clone(&shared), store.clone(), signals, shutdown));
         AckWriter { store, shared }
     }
 
@@ -161,7 +162,7 @@ async fn put_back(shared: &Shared, acks: Vec<AckRow>, error: &StoreError) {
     shared.wake.notify_one();
 }
 
-async fn touch(shared: Arc<Shared>, store: Store, shutdown: CancellationToken) {
+async fn touch(shared: Arc<Shared>, store: Store, signals: Signals, shutdown: CancellationToken) {
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -174,6 +175,12 @@ async fn touch(shared: Arc<Shared>, store: Store, shutdown: CancellationToken) {
         }
         if let Err(error) = touch_processes(&store, &processes).await {
             tracing::debug!(%error, "connected gateways could not be marked as seen");
+        }
+        // A process that was forgotten too early has come back without a hello.
+        match make_room(&store).await {
+            Ok(Some(_)) => signals.raise(Channel::Changes),
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "the size of the fleet could not be compared with its nodes"),
         }
     }
 }

@@ -11,9 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
-use super::Shared;
 use super::acks::ack_row;
 use super::hello::Hello;
+use super::{Shared, room};
 use crate::publish::book::{Full, Next};
 use crate::store::changes::replace_lost_epoch;
 use crate::store::nodes::{RegisterError, register_node};
@@ -78,6 +78,7 @@ async fn greet(
             Status::unavailable("the gateway cannot be registered now")
         }
     })?;
+    room::make(&shared.store, &shared.revisions, &shared.book).await?;
     Ok(hello)
 }
 

@@ -69,8 +69,7 @@ impl Plane {
         };
         let bearer = settings.token.as_ref().map(|token| Bearer::new(token.expose()));
         let metrics = FeedMetrics::register(&Registry::new()).unwrap();
-        let (signals, own) = (revisions.signals(), metrics.clone());
-        let feed = Feed::start(rows.store.clone(), Arc::clone(&book), signals, bearer, own, &stop);
+        let feed = Feed::start(rows.store.clone(), Arc::clone(&book), &revisions, bearer, metrics.clone(), &stop);
         tokio::spawn(listener.serve(feed.clone(), stop.clone()));
         Plane { rows, book, revisions, url, feed, metrics, _stop: stop.clone().drop_guard(), stop }
     }
@@ -241,6 +240,55 @@ async fn a_gateway_gets_everything_then_each_change_and_its_word_counts() {
     assert!(!gateway.records.contains_key(&EntityRef { kind: EntityKind::Key, id: key }));
     assert_eq!(gateway.full_snapshots, 1, "changes come as deltas");
     gateway.assert_equals(&plane.book);
+}
+
+fn fleet_max(gateway: &Gateway) -> u32 {
+    let fleet = EntityRef { kind: EntityKind::Fleet, id: Uuid::nil() };
+    match gateway.records[&fleet].record.as_ref().unwrap() {
+        wire::record::Record::Fleet(fleet) => fleet.fleet_max,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_more_than_there_was_room_for_is_counted_in_the_first_snapshot_that_it_gets() {
+    let plane = Plane::start().await;
+    plane.rows.organization("acme").await;
+    let revision = plane.newest().await;
+    let mut one = plane.gateway("one").await;
+    one.take_up_to(revision).await;
+    assert_eq!(fleet_max(&one), 1, "one gateway needs no more room than there is");
+    let mut two = plane.gateway("two").await;
+    two.take().await.unwrap();
+    assert_eq!(fleet_max(&two), 2);
+    assert_eq!(two.token.unwrap().revision, revision + 1, "by one numbered change");
+    one.take().await.unwrap();
+    assert_eq!(fleet_max(&one), 2, "the others learn it");
+
+    drop(two);
+    plane.rows.organization("later").await;
+    let later = plane.newest().await;
+    one.take_up_to(later).await;
+    assert_eq!((fleet_max(&one), later), (2, revision + 2), "never lowered unasked");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_is_made_for_connected_nodes_also_when_no_hello_says_so() {
+    let plane = Plane::start().await;
+    plane.rows.organization("acme").await;
+    let revision = plane.newest().await;
+    let mut gateways = [plane.gateway("one").await, plane.gateway("two").await];
+    for gateway in &mut gateways {
+        gateway.take_up_to(revision).await;
+    }
+    plane.rows.sql("UPDATE feed_state SET fleet_max = 1", &[]).await;
+    let raised = async {
+        let sql = "SELECT fleet_max FROM feed_state";
+        while plane.rows.client.query_one(sql, &[]).await.unwrap().get::<_, i32>(0) < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, raised).await.expect("the next touch makes room");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -31,7 +31,7 @@ const HEADER_BYTES_MAX: usize = 64 * 1024;
 const HEADER_LINES_MAX: usize = 100;
 
 /// Serves until `shutdown` is cancelled, then until the requests in flight are answered or the stop's time is up.
-pub(super) async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) {
+pub(crate) async fn serve(listener: TcpListener, state: AppState, shutdown: CancellationToken) {
     let stop_timeout = state.settings.rest.stop_timeout;
     let connections = Connections {
         http: http(state.settings.rest.header_timeout),
@@ -112,7 +112,8 @@ async fn answer(
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().call(request)
     });
-    let connection = http.serve_connection(TokioIo::new(stream), service);
+    // A WebSocket takes the connection over; its own room bounds how many there are.
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -137,7 +137,7 @@ pub async fn revoke_access_token(
     tx.query_opt_cached(sql, &[&user_id, &id]).await?.as_ref().map(AccessTokenRow::read).transpose()
 }
 
-fn read_scopes(row: &Row) -> Result<Vec<Scope>, StoreError> {
+pub(super) fn read_scopes(row: &Row) -> Result<Vec<Scope>, StoreError> {
     let texts: Vec<&str> = row.try_get("scopes")?;
     let parse = |text: &str| Scope::from_stored(text).ok_or_else(|| StoreError::BadRow(format!("a scope is '{text}'")));
     texts.into_iter().map(parse).collect()

@@ -11,7 +11,7 @@ use crate::store::changes::Channel;
 
 /// A process whose feed gave no sign for so long is not connected any more, in seconds: seven missed touches. As in
 /// `reach_sql`.
-const CONNECTED_WITHIN_S: i32 = 15;
+pub(super) const CONNECTED_WITHIN_S: i32 = 15;
 /// Nodes in one answer; a fleet is smaller.
 const NODES_MAX: i64 = 1_000;
 /// Names, among a process's refusals, those that are not listed: any entity may be one of them.

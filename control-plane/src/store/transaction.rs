@@ -66,6 +66,11 @@ impl<'env> Transaction<'env> {
         client.query(&statement, values).await.map_err(|error| self.note(error))
     }
 
+    /// For a statement put together from parts, whose best plan depends on its values: prepared anew and not kept.
+    pub async fn query_once(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, StoreError> {
+        self.client()?.query(sql, values).await.map_err(|error| self.note(error))
+    }
+
     pub async fn query_opt_cached(&self, sql: &str, values: Values<'_>) -> Result<Option<Row>, StoreError> {
         let client = self.client()?;
         let statement = client.prepare_cached(sql).await.map_err(|error| self.note(error))?;

@@ -14,6 +14,7 @@ use super::cluster::{TestDatabase, migrated_database};
 use crate::api::health::Readiness;
 use crate::api::state::AppState;
 use crate::changes::Revisions;
+use crate::live::{Live, LiveMetrics, Pace};
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::router;
@@ -64,6 +65,11 @@ impl App {
     }
 
     pub(crate) async fn start_on(database: TestDatabase, toml: &str) -> App {
+        App::start_at_pace(database, toml, Pace::default()).await
+    }
+
+    /// With live connections that are kept at a pace of their own.
+    pub(crate) async fn start_at_pace(database: TestDatabase, toml: &str, pace: Pace) -> App {
         let url = database.url.clone();
         let environment = move |name: &str| match name {
             "DATABASE_URL" => Some(url.clone().into()),
@@ -75,6 +81,8 @@ impl App {
         let metrics = Metrics::new().unwrap();
         let store = Store::connect(&settings.database, metrics.clone()).await.unwrap();
         let shutdown = CancellationToken::new();
+        let live_metrics = LiveMetrics::register(metrics.registry()).unwrap();
+        let live = Live::start(store.clone(), &settings.usage, live_metrics, pace, &shutdown).unwrap();
         let state = AppState {
             revisions: Revisions::start(store.clone(), settings.retention.config_change_days, &shutdown),
             settings: Arc::new(settings),
@@ -82,9 +90,19 @@ impl App {
             passwords: Passwords::new().unwrap(),
             throttles: Throttles::default(),
             metrics,
+            live,
             readiness: Readiness::default(),
         };
         App { router: router::build(state.clone()), state, database, _stop: shutdown.drop_guard() }
+    }
+
+    /// Over a real socket, until the app is dropped.
+    pub(crate) async fn serve(&self) -> std::net::SocketAddr {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shutdown = self.state.live.shutdown().clone();
+        tokio::spawn(crate::server::connections::serve(listener, self.state.clone(), shutdown));
+        address
     }
 
     /// Somebody who has not signed in.
@@ -185,6 +203,11 @@ impl Client {
     pub(crate) async fn raw(&self, method: Method, path: &str, kind: &str, body: impl Into<Body>) -> Answer {
         let request = self.request(method, path).header(header::CONTENT_TYPE, kind);
         self.answer(request.body(body.into()).unwrap()).await
+    }
+
+    /// The header that says who he is.
+    pub(crate) fn credential(&self) -> Option<(header::HeaderName, &str)> {
+        self.credential.as_ref().map(|(name, value)| (name.clone(), value.as_str()))
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> axum::http::request::Builder {

@@ -49,7 +49,7 @@ impl House {
             fixtures::key(22, 11, &test).record(),
             fixtures::key(23, 12, &of_other_product).record(),
         ];
-        House { records, limiter: Limiter::new(), rules: EdgeRules::default(), live, test, of_other_product }
+        House { records, limiter: Limiter::alone(), rules: EdgeRules::default(), live, test, of_other_product }
     }
 
     fn with(mut self, record: impl IntoRecord) -> House {
@@ -77,6 +77,7 @@ impl House {
         match self.decide(request) {
             Ok(Decision::Admitted(admitted)) => *admitted,
             Ok(Decision::Answer(_)) => panic!("a preflight"),
+            Ok(Decision::Undecided(_)) => panic!("alone there is nobody to ask"),
             Err(rejected) => panic!("{:?}", rejected.rejection),
         }
     }

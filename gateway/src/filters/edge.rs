@@ -112,11 +112,14 @@ pub fn check_host(version: Version, authority: Option<&str>, headers: &HeaderMap
     if lines.next().is_some() {
         return Err(Rejection::BadHost("The request names several hosts."));
     }
-    if line.is_some_and(|host| !is_host(host)) || authority.is_some_and(|host| !is_host(host.as_bytes())) {
+    let authority = authority.map(str::as_bytes);
+    // Mostly the second was taken from the first.
+    let other = authority.filter(|authority| Some(*authority) != line);
+    if line.is_some_and(|host| !is_host(host)) || other.is_some_and(|host| !is_host(host)) {
         return Err(Rejection::BadHost("The host has a byte that no host name, address or port has."));
     }
     match (line, authority) {
-        (Some(line), Some(authority)) if !line.eq_ignore_ascii_case(authority.as_bytes()) => {
+        (Some(line), Some(authority)) if !line.eq_ignore_ascii_case(authority) => {
             Err(Rejection::BadHost("The Host header and the request target name different hosts."))
         }
         (None, None) if version > Version::HTTP_10 => Err(Rejection::BadHost("The request names no host.")),

@@ -5,18 +5,17 @@
 mod tests;
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderName, HeaderValue};
-use uuid::Uuid;
+use http::{HeaderMap, HeaderName};
 
 use super::credential::{APIKEY, KeyPlaces, X_API_KEY};
 use super::entitlement::KnownSubscription;
+use crate::header_texts::{HeaderTexts, Piece};
 
-// As they are written: the framework copies a name only where it is not static text.
-const X_CONSUMER_ID: &str = "X-Consumer-ID";
-const X_CONSUMER_USERNAME: &str = "X-Consumer-Username";
-const X_CREDENTIAL_IDENTIFIER: &str = "X-Credential-Identifier";
-const X_SUBSCRIPTION_ID: &str = "X-Subscription-ID";
-const X_PLAN: &str = "X-Plan";
+const X_CONSUMER_ID: HeaderName = HeaderName::from_static("x-consumer-id");
+const X_CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
+const X_CREDENTIAL_IDENTIFIER: HeaderName = HeaderName::from_static("x-credential-identifier");
+const X_SUBSCRIPTION_ID: HeaderName = HeaderName::from_static("x-subscription-id");
+const X_PLAN: HeaderName = HeaderName::from_static("x-plan");
 
 /// Names that the gateway alone may send upstream, in lower case with hyphens.
 const RESERVED: [&str; 5] = ["x-subscription-id", "x-plan", "x-request-id", "x-real-ip", "forwarded"];
@@ -33,19 +32,23 @@ pub fn headers_to_strip(client: &HeaderMap, places: KeyPlaces) -> Vec<HeaderName
 }
 
 /// The caller, as the upstream learns him. Names are percent-encoded where a header could not carry them.
-pub fn headers_to_send(known: &KnownSubscription) -> [(&'static str, HeaderValue); 5] {
+pub(crate) fn headers_to_send(known: &KnownSubscription, texts: &mut HeaderTexts) -> [(HeaderName, Piece); 5] {
     [
-        (X_CONSUMER_ID, id_value(known.subscription.consumer_id)),
-        (X_CONSUMER_USERNAME, text_value(&known.subscription.consumer_username)),
-        (X_CREDENTIAL_IDENTIFIER, id_value(known.key.id)),
-        (X_SUBSCRIPTION_ID, id_value(known.subscription.id)),
-        (X_PLAN, text_value(&known.plan.name)),
+        (X_CONSUMER_ID, texts.uuid(known.subscription.consumer_id)),
+        (X_CONSUMER_USERNAME, plain_text(texts, &known.subscription.consumer_username)),
+        (X_CREDENTIAL_IDENTIFIER, texts.uuid(known.key.id)),
+        (X_SUBSCRIPTION_ID, texts.uuid(known.subscription.id)),
+        (X_PLAN, plain_text(texts, &known.plan.name)),
     ]
 }
 
 /// Many servers read '_' as '-', so both spellings are reserved.
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str();
+    // All of them begin so; most names that clients send do not.
+    if !name.starts_with(['x', 'f']) {
+        return false;
+    }
     RESERVED.iter().any(|reserved| same_name(name, reserved))
         || RESERVED_PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| same_name(start, prefix)))
 }
@@ -60,26 +63,16 @@ fn same_name(name: &str, reserved: &str) -> bool {
     name.len() == reserved.len() && name.bytes().zip(reserved.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
 }
 
-fn id_value(id: Uuid) -> HeaderValue {
-    let mut buffer = Uuid::encode_buffer();
-    // Hexadecimal digits and hyphens are always a valid value.
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer)).unwrap_or(HeaderValue::from_static(""))
-}
-
-fn text_value(text: &str) -> HeaderValue {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%' || byte == b' ';
-    if text.bytes().all(is_plain) && text.trim() == text {
-        return HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""));
+fn plain_text(texts: &mut HeaderTexts, text: &str) -> Piece {
+    use std::fmt::Write as _;
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%';
+    if text.bytes().all(|byte| is_plain(byte) || byte == b' ') && text.trim() == text {
+        return texts.text(text);
     }
-    let mut encoded = String::with_capacity(text.len() * 3);
+    let start = texts.here();
     for byte in text.bytes() {
-        if is_plain(byte) && byte != b' ' {
-            encoded.push(char::from(byte));
-        } else {
-            use std::fmt::Write as _;
-            // Writing to a String cannot fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
+        // Writing to memory cannot fail.
+        let _ = if is_plain(byte) { texts.write_char(char::from(byte)) } else { write!(texts, "%{byte:02X}") };
     }
-    HeaderValue::from_str(&encoded).unwrap_or(HeaderValue::from_static(""))
+    texts.since(start)
 }

@@ -1,35 +1,47 @@
 //! The limits as answer headers: one item per window in `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-
 //! headers), and `X-RateLimit-*` for the tightest window. Counts nothing.
 
-use std::fmt::Write as _;
+use http::HeaderName;
 
-use http::HeaderValue;
-
+use crate::header_texts::{HeaderTexts, Piece};
 use crate::limiter::{LimitAnswers, LimitItem};
 use crate::settings::RateLimitHeaders;
-use crate::stack_text::StackText;
 
-const RATELIMIT_POLICY: &str = "RateLimit-Policy";
-const RATELIMIT: &str = "RateLimit";
-const RATELIMIT_LIMIT: &str = "RateLimit-Limit";
-const RATELIMIT_REMAINING: &str = "RateLimit-Remaining";
-const RATELIMIT_RESET: &str = "RateLimit-Reset";
-const X_RATELIMIT_LIMIT: &str = "X-RateLimit-Limit";
-const X_RATELIMIT_REMAINING: &str = "X-RateLimit-Remaining";
-const X_RATELIMIT_RESET: &str = "X-RateLimit-Reset";
-/// Room for two windows with their largest figures.
-const ITEMS_BYTES: usize = 128;
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RATELIMIT_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+/// Every name that only the gateway may use in an answer, whichever form it speaks itself.
+pub const LIMIT_HEADERS: [HeaderName; 8] = [
+    RATELIMIT_POLICY,
+    RATELIMIT,
+    RATELIMIT_LIMIT,
+    RATELIMIT_REMAINING,
+    RATELIMIT_RESET,
+    X_RATELIMIT_LIMIT,
+    X_RATELIMIT_REMAINING,
+    X_RATELIMIT_RESET,
+];
 
 /// For every answer to a known subscription, whether its request was counted or not.
-pub fn limit_headers(answers: &LimitAnswers, form: RateLimitHeaders) -> Vec<(&'static str, HeaderValue)> {
+pub(crate) fn limit_headers(
+    answers: &LimitAnswers,
+    form: RateLimitHeaders,
+    texts: &mut HeaderTexts,
+) -> Vec<(HeaderName, Piece)> {
     let tightest = answers.tightest();
-    let (limit, remaining, reset) =
-        (HeaderValue::from(tightest.limit), HeaderValue::from(tightest.remaining), HeaderValue::from(tightest.reset_s));
+    let limit = texts.number(tightest.limit);
+    let remaining = texts.number(tightest.remaining);
+    let reset = texts.number(tightest.reset_s);
     let mut headers = Vec::with_capacity(6);
     match form {
         RateLimitHeaders::Structured => {
-            headers.push((RATELIMIT_POLICY, policy_items(answers)));
-            headers.push((RATELIMIT, state_items(answers)));
+            headers.push((RATELIMIT_POLICY, items(answers, texts, policy_item)));
+            headers.push((RATELIMIT, items(answers, texts, state_item)));
         }
         RateLimitHeaders::Fields => {
             headers.push((RATELIMIT_LIMIT, limit.clone()));
@@ -44,40 +56,47 @@ pub fn limit_headers(answers: &LimitAnswers, form: RateLimitHeaders) -> Vec<(&'s
     headers
 }
 
-fn policy_items(answers: &LimitAnswers) -> HeaderValue {
-    items(answers, |item, text| write!(text, "\"{}\";q={};w={}", item.name, item.limit, item.window_s))
+fn policy_item(item: &LimitItem, texts: &mut HeaderTexts) {
+    texts.push("\";q=");
+    texts.push_number(item.limit);
+    texts.push(";w=");
+    texts.push_number(item.window_s);
 }
 
-fn state_items(answers: &LimitAnswers) -> HeaderValue {
-    items(answers, |item, text| write!(text, "\"{}\";r={};t={}", item.name, item.remaining, item.reset_s))
+fn state_item(item: &LimitItem, texts: &mut HeaderTexts) {
+    texts.push("\";r=");
+    texts.push_number(item.remaining);
+    texts.push(";t=");
+    texts.push_number(item.reset_s);
 }
 
-fn items(
-    answers: &LimitAnswers,
-    write_item: impl Fn(&LimitItem, &mut StackText<ITEMS_BYTES>) -> std::fmt::Result,
-) -> HeaderValue {
-    let mut text = StackText::new();
+fn items(answers: &LimitAnswers, texts: &mut HeaderTexts, write_rest: fn(&LimitItem, &mut HeaderTexts)) -> Piece {
+    let start = texts.here();
     for item in answers.items() {
-        let separator = if text.is_empty() { "" } else { ", " };
-        // Two windows with their largest figures fit.
-        let _ = text.write_str(separator).and_then(|()| write_item(item, &mut text));
+        texts.push(if texts.here() == start { "\"" } else { ", \"" });
+        texts.push(item.name);
+        write_rest(item, texts);
     }
-    text.to_value()
+    texts.since(start)
 }
 
 #[cfg(test)]
 mod tests {
+    use snapshot::record::Algorithm;
+
     use super::*;
 
     fn lines(form: RateLimitHeaders) -> String {
         let answers = LimitAnswers {
             rate: LimitItem { name: "minute", limit: 600, remaining: 599, reset_s: 1, window_s: 60 },
             quota: Some(LimitItem { name: "month", limit: 10_000, remaining: 5, reset_s: 86_400, window_s: 2_592_000 }),
+            algorithm: Algorithm::TokenBucket,
+            outcome: None,
         };
-        let line = |(name, value): &(&'static str, HeaderValue)| {
-            format!("{}: {}\n", name.to_lowercase(), value.to_str().unwrap())
-        };
-        limit_headers(&answers, form).iter().map(line).collect()
+        let mut texts = HeaderTexts::with_capacity(0);
+        let pieces = limit_headers(&answers, form, &mut texts);
+        let ready = texts.ready();
+        pieces.iter().map(|(name, piece)| format!("{name}: {}\n", ready.value(piece).to_str().unwrap())).collect()
     }
 
     #[test]

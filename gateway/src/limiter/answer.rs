@@ -1,4 +1,9 @@
-//! What the limiter answers: the figures of each window, and why a request was refused. Writes no header and no body.
+//! What the limiter answers: the figures of each window, how the request was decided, and why it was refused. Writes no header
+//! and no body.
+
+use snapshot::record::Algorithm;
+
+use crate::metrics::labels::LimitOutcome;
 
 /// Nominal length of the long window in seconds; its true end is the period's.
 pub const MONTH_S: u64 = 30 * 24 * 3_600;
@@ -14,7 +19,7 @@ pub struct LimitItem {
     pub limit: u64,
     /// Requests that would be admitted right now (the draft's `r`).
     pub remaining: u64,
-    /// Seconds until `remaining` grows; 0 when nothing is used.
+    /// Seconds until nothing would be missing; 0 when nothing is used.
     pub reset_s: u64,
     /// Length of the window in seconds (the draft's `w`).
     pub window_s: u64,
@@ -25,6 +30,9 @@ pub struct LimitItem {
 pub struct LimitAnswers {
     pub rate: LimitItem,
     pub quota: Option<LimitItem>,
+    pub algorithm: Algorithm,
+    /// None: the limits were looked at, not asked.
+    pub outcome: Option<LimitOutcome>,
 }
 
 impl LimitAnswers {

@@ -36,15 +36,23 @@ label!(
         Unknown = "unknown", Expired = "expired", Forbidden = "forbidden" }
 );
 label!(
-    /// Which limit decided.
-    LimitWindow { Minute = "minute", Month = "month" }
+    /// How a plan limits.
+    LimitAlgorithm { TokenBucket = "token_bucket", SlidingWindow = "sliding_window", FixedWindow = "fixed_window" }
 );
 label!(
-    LimitResult { Admitted = "admitted", Refused = "refused" }
+    /// How a limit decided. Admitted: on a leased token, on overdraft, on the node's share while Redis is away, or counted in
+    /// memory where there is no Redis. Refused: too fast, the month is used up, or Redis did not answer in time.
+    LimitOutcome { Leased = "leased", Overdraft = "overdraft", Share = "share", Counted = "counted",
+        OverRate = "over_rate", OverQuota = "over_quota", Unanswered = "unanswered" }
+);
+label!(
+    /// How a wait for Redis ended.
+    WaitResult { Answered = "answered", TimedOut = "timed_out" }
 );
 label!(
     /// Why a usage event was lost.
-    DropReason { QueueFull = "queue_full", NotConfigured = "not_configured", Stopped = "stopped" }
+    DropReason { RingFull = "ring_full", RefusalShed = "refusal_shed", Damaged = "damaged",
+        NotConfigured = "not_configured", Stopped = "stopped" }
 );
 label!(
     /// Why a change of the configuration could not be taken in.
@@ -77,16 +85,25 @@ impl CodeClass {
     }
 }
 
+/// How many values the label of the method has.
+pub const METHODS: usize = 8;
+const METHOD_NAMES: [&str; METHODS] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+
 /// The methods that are named; a client may invent others.
 pub fn method(method: &Method) -> &'static str {
+    METHOD_NAMES.get(method_index(method)).copied().unwrap_or("other")
+}
+
+/// The place of a method's name, below `METHODS`.
+pub fn method_index(method: &Method) -> usize {
     match *method {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        Method::PUT => "PUT",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        Method::OPTIONS => "OPTIONS",
-        _ => "other",
+        Method::GET => 0,
+        Method::HEAD => 1,
+        Method::POST => 2,
+        Method::PUT => 3,
+        Method::PATCH => 4,
+        Method::DELETE => 5,
+        Method::OPTIONS => 6,
+        _ => 7,
     }
 }

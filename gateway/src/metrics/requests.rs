@@ -1,5 +1,6 @@
 //! The metrics of finished requests.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::Method;
@@ -29,8 +30,14 @@ pub struct RequestSeen<'a> {
     pub response_bytes: u64,
 }
 
+/// The verdict of what an upstream answered; other verdicts are the codes of rejections.
+const PROXIED: &str = "proxied";
+/// Statuses that HTTP has: 100 to 599.
+const STATUSES: usize = 500;
+
 pub(super) struct RequestMetrics {
     total: IntCounterVec,
+    proxied: Proxied,
     duration_seconds: Closed<CodeClass, Histogram>,
     upstream_duration_seconds: Histogram,
     overhead_duration_seconds: Histogram,
@@ -40,12 +47,14 @@ pub(super) struct RequestMetrics {
 
 impl RequestMetrics {
     pub(super) fn new(make: &Maker) -> Result<RequestMetrics, Error> {
+        let total = make.counters(
+            "http_requests_total",
+            "Requests answered, refused ones too",
+            &["method", "code", "verdict"],
+        )?;
         Ok(RequestMetrics {
-            total: make.counters(
-                "http_requests_total",
-                "Requests answered, refused ones too",
-                &["method", "code", "verdict"],
-            )?,
+            total,
+            proxied: Proxied::default(),
             duration_seconds: make.closed_histograms(
                 "http_request_duration_seconds",
                 "From the request's header to the answer's last byte",
@@ -68,9 +77,10 @@ impl RequestMetrics {
     }
 
     pub(super) fn observe(&self, seen: &RequestSeen<'_>) {
-        let mut digits = [0u8; 3];
-        let code = code_text(seen.status, &mut digits);
-        self.total.with_label_values(&[labels::method(seen.method), code, seen.verdict]).inc();
+        match self.proxied.counter(seen, &self.total) {
+            Some(counter) => counter.inc(),
+            None => counter(&self.total, seen).inc(),
+        }
         if let Some(histogram) = self.duration_seconds.get(CodeClass::of(seen.status)) {
             histogram.observe(seen.total.as_secs_f64());
         }
@@ -82,6 +92,30 @@ impl RequestMetrics {
         self.request_bytes_total.inc_by(seen.request_bytes);
         self.response_bytes_total.inc_by(seen.response_bytes);
     }
+}
+
+/// The counters of proxied requests by method and status, each looked up once: the look-up hashes three texts.
+#[derive(Default)]
+struct Proxied {
+    by_method: [OnceLock<Box<[OnceLock<IntCounter>]>>; labels::METHODS],
+}
+
+impl Proxied {
+    fn counter(&self, seen: &RequestSeen<'_>, total: &IntCounterVec) -> Option<&IntCounter> {
+        if seen.verdict != PROXIED {
+            return None;
+        }
+        let by_status = self.by_method.get(labels::method_index(seen.method))?;
+        let by_status = by_status.get_or_init(|| (0..STATUSES).map(|_| OnceLock::new()).collect());
+        let cell = by_status.get(usize::from(seen.status.checked_sub(100)?))?;
+        Some(cell.get_or_init(|| counter(total, seen)))
+    }
+}
+
+fn counter(total: &IntCounterVec, seen: &RequestSeen<'_>) -> IntCounter {
+    let mut digits = [0u8; 3];
+    let code = code_text(seen.status, &mut digits);
+    total.with_label_values(&[labels::method(seen.method), code, seen.verdict])
 }
 
 fn code_text(status: u16, digits: &mut [u8; 3]) -> &str {

@@ -27,13 +27,13 @@ fn a_finished_request_is_counted_with_closed_labels_only() {
         request_bytes: 3,
         response_bytes: 5,
     });
-    metrics.usage.dropped(DropReason::QueueFull, 7);
+    metrics.usage.dropped(DropReason::RingFull, 7);
     let text = text(&metrics);
     assert!(
         text.contains(r#"gateway_http_requests_total{code="429",method="other",verdict="rate_limited"} 1"#),
         "{text}"
     );
-    assert!(text.contains(r#"gateway_usage_events_dropped_total{reason="queue_full"} 7"#));
+    assert!(text.contains(r#"gateway_usage_events_dropped_total{reason="ring_full"} 7"#));
     assert!(text.contains(r#"gateway_build_info{version="1.2.3"} 1"#));
     assert!(text.contains("gateway_http_response_bytes_total 5"));
 }
@@ -86,7 +86,7 @@ fn names_have_the_prefix_counters_end_in_total_and_every_family_has_help() {
 fn every_value_of_a_closed_label_is_shown_at_zero_before_it_happens() {
     let text = text(&Metrics::new("1").unwrap());
     for series in [
-        r#"gateway_rate_limit_decisions_total{result="refused",window="month"} 0"#,
+        r#"gateway_rate_limit_decisions_total{algorithm="sliding_window",outcome="over_quota"} 0"#,
         r#"gateway_usage_events_dropped_total{reason="not_configured"} 0"#,
         r#"gateway_config_apply_failures_total{reason="out_of_order"} 0"#,
         r#"gateway_http_request_duration_seconds_count{code_class="5xx"} 0"#,

@@ -1,37 +1,84 @@
-//! The metrics of usage on its way to Redis. What is lost is counted here, with the reason.
+//! The metrics of usage on its way to the database. What is lost is counted here, with the reason.
 
-use prometheus::{Error, IntCounter, IntGauge};
+use prometheus::{Error, Gauge, Histogram, IntCounter, IntGauge};
+use tracing::warn;
 
 use super::closed::Closed;
 use super::labels::DropReason;
 use super::maker::Maker;
 
+/// Upper bounds in seconds for a wait for the disk.
+const SYNC_BUCKETS_S: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
 pub struct UsageMetrics {
-    /// Events taken from requests.
+    /// Events taken from the rings.
     pub events_total: IntCounter,
     events_dropped_total: Closed<DropReason, IntCounter>,
-    /// Events that wait to be put into a batch.
-    pub queue_depth: IntGauge,
-    /// Sealed batches that Redis has not confirmed.
-    pub unsent_batches: IntGauge,
-    /// Batches that Redis confirmed.
+    /// Events of which only sums are kept: too many refusals, or too little room.
+    pub events_summed_total: IntCounter,
+    /// Events that came later than was promised, and were dated to the promise.
+    pub events_redated_total: IntCounter,
+    /// Events found in the rings of ended processes.
+    pub events_recovered_total: IntCounter,
+    pub epochs_adopted_total: IntCounter,
+    /// Records that found their thread's ring full.
+    pub ring_full_total: IntCounter,
+    /// Share of the fullest ring that is not in a batch yet.
+    pub ring_fill_ratio: Gauge,
+    pub batches_sealed_total: IntCounter,
+    /// Batches that Redis took, those sent again too.
     pub batches_sent_total: IntCounter,
-    /// Sends that failed; the batch is sent again under its own number.
+    /// Batches that were sent again: not acknowledged, and not in the stream any more.
+    pub batches_resent_total: IntCounter,
+    /// Batches that the database has.
+    pub batches_acknowledged_total: IntCounter,
+    /// Batches that the database has not, as far as we know.
+    pub unacknowledged_batches: IntGauge,
+    pub oldest_unacknowledged_age_seconds: IntGauge,
+    pub spool_bytes: IntGauge,
+    /// Batches that could not be stored; they are tried again.
+    pub store_failures_total: IntCounter,
+    compaction_failures_total: IntCounter,
+    pub sync_seconds: Histogram,
+    pub sync_failures_total: IntCounter,
+    /// Rounds with Redis that failed; what they sent is sent again under its own number.
     pub send_failures_total: IntCounter,
     /// Length of the stream after the last send.
     pub stream_length: IntGauge,
+    /// Events that no dashboard saw live; they are counted all the same.
+    pub live_lost_total: IntCounter,
 }
 
 impl UsageMetrics {
     pub(super) fn new(make: &Maker) -> Result<UsageMetrics, Error> {
+        let counter = |name: &str, help: &str| make.counter(&format!("usage_{name}"), help);
+        let gauge = |name: &str, help: &str| make.gauge(&format!("usage_{name}"), help);
         Ok(UsageMetrics {
-            events_total: make.counter("usage_events_total", "Usage events recorded")?,
+            events_total: counter("events_total", "Usage events collected")?,
             events_dropped_total: make.closed_counters("usage_events_dropped_total", "Usage events lost", "reason")?,
-            queue_depth: make.gauge("usage_queue_depth", "Usage events not yet in a batch")?,
-            unsent_batches: make.gauge("usage_unsent_batches", "Batches not yet confirmed")?,
-            batches_sent_total: make.counter("usage_batches_sent_total", "Batches confirmed")?,
-            send_failures_total: make.counter("usage_send_failures_total", "Sends to Redis that failed")?,
-            stream_length: make.gauge("usage_stream_length", "Entries in the usage stream")?,
+            events_summed_total: counter("events_summed_total", "Events of which only sums are kept")?,
+            events_redated_total: counter("events_redated_total", "Events dated to the promised low watermark")?,
+            events_recovered_total: counter("events_recovered_total", "Events found in rings of ended processes")?,
+            epochs_adopted_total: counter("epochs_adopted_total", "Ended epochs taken over")?,
+            ring_full_total: counter("ring_full_total", "Records that found their thread's ring full")?,
+            ring_fill_ratio: make.float_gauge("usage_ring_fill_ratio", "Fill of the fullest ring")?,
+            batches_sealed_total: counter("batches_sealed_total", "Batches sealed")?,
+            batches_sent_total: counter("batches_sent_total", "Batches that Redis took")?,
+            batches_resent_total: counter("batches_resent_total", "Batches sent again")?,
+            batches_acknowledged_total: counter("batches_acknowledged_total", "Batches that the database has")?,
+            unacknowledged_batches: gauge("unacknowledged_batches", "Batches not yet acknowledged")?,
+            oldest_unacknowledged_age_seconds: gauge(
+                "oldest_unacknowledged_age_seconds",
+                "Age of the oldest batch not yet acknowledged",
+            )?,
+            spool_bytes: gauge("spool_bytes", "Bytes of all batches on disk")?,
+            store_failures_total: counter("store_failures_total", "Batches that could not be stored at once")?,
+            compaction_failures_total: counter("compaction_failures_total", "Compactions that failed")?,
+            sync_seconds: make.histogram("usage_sync_seconds", "Time until the disk had a batch", SYNC_BUCKETS_S)?,
+            sync_failures_total: counter("sync_failures_total", "Times the disk refused to confirm")?,
+            send_failures_total: counter("send_failures_total", "Rounds with Redis that failed")?,
+            stream_length: gauge("stream_length", "Entries in the usage stream")?,
+            live_lost_total: counter("live_lost_total", "Events that no dashboard saw live")?,
         })
     }
 
@@ -42,5 +89,10 @@ impl UsageMetrics {
     /// Events lost for this reason so far.
     pub fn dropped_so_far(&self, reason: DropReason) -> u64 {
         self.events_dropped_total.get(reason).map_or(0, IntCounter::get)
+    }
+
+    pub fn compaction_failed(&self, error: &dyn std::error::Error) {
+        self.compaction_failures_total.inc();
+        warn!(%error, "usage that waits for Redis could not be summed up");
     }
 }

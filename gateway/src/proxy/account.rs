@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use pingora_core::{Error, ErrorSource};
 use snapshot::key::Environment;
-use snapshot::wire::{FailedBy, UsageEvent, Verdict};
+use snapshot::wire::{FailedBy, Verdict};
 
 use super::context::Context;
 use super::lifeline::Cut;
@@ -18,7 +18,7 @@ use crate::filters::entitlement::KnownSubscription;
 use crate::metrics::{Metrics, RequestSeen};
 use crate::rejection::Rejection;
 use crate::settings::AccessLog;
-use crate::usage::UsageRecorder;
+use crate::usage::{MethodCode, Record, UsageRecorder};
 
 /// What a client that left is written down as; no such status is ever sent.
 const CLIENT_GONE: u16 = 499;
@@ -95,6 +95,20 @@ impl Book {
         self.log(ctx, path, &outcome, total_us);
     }
 
+    /// Called before the last byte of an answer goes out: whoever has all of it was counted, even if the process dies in the
+    /// next instant. The other way round, an answer that was counted may be lost on its last steps.
+    pub(super) fn record_answer(&self, ctx: &mut Context) {
+        if ctx.is_usage_recorded {
+            return;
+        }
+        let now = ctx
+            .upstream
+            .ended_us
+            .map_or_else(Now::read, |us| ctx.began.after(Duration::from_micros(us.saturating_sub(ctx.began.mono_us))));
+        let outcome = outcome(ctx, Ending::Complete);
+        self.record(ctx, &outcome, now);
+    }
+
     /// A tunnel is counted at its beginning: its end may be days away.
     pub(super) fn record_tunnel(&self, ctx: &mut Context) {
         let outcome =
@@ -105,7 +119,7 @@ impl Book {
     fn record(&self, ctx: &mut Context, outcome: &Outcome, now: Now) {
         let known = ctx.admitted.as_ref().map(|admitted| &admitted.known).or(ctx.refused.as_ref());
         if let Some(known) = known {
-            self.usage.record(event(ctx, known, outcome, now));
+            self.usage.record(&record(ctx, known, outcome, now));
             ctx.is_usage_recorded = true;
         }
     }
@@ -180,20 +194,20 @@ fn verdict(rejection: &Rejection) -> (Verdict, FailedBy) {
     }
 }
 
-fn event(ctx: &Context, known: &KnownSubscription, outcome: &Outcome, now: Now) -> UsageEvent {
+fn record(ctx: &Context, known: &KnownSubscription, outcome: &Outcome, now: Now) -> Record {
     let total_us = now.mono_us.saturating_sub(ctx.began.mono_us);
-    UsageEvent {
-        at_ms: ctx.began.unix_ms,
-        request_id: ctx.request_id.as_bytes().to_vec(),
+    Record {
+        at_ms: now.unix_ms,
+        request_id: ctx.request_id,
         key: known.key.meter_id,
         subscription: known.subscription.meter_id,
         product: known.product.meter_id,
         endpoint: known.endpoint.meter_id,
         plan: known.plan.meter_id,
-        method: ctx.method.as_str().to_owned(),
-        status: u32::from(outcome.status),
-        verdict: outcome.verdict.into(),
-        failed_by: outcome.failed_by.into(),
+        method: MethodCode::of(&ctx.method),
+        status: outcome.status,
+        verdict: outcome.verdict,
+        failed_by: outcome.failed_by,
         request_bytes: ctx.request_bytes,
         response_bytes: ctx.response_bytes,
         latency_us: clamp_u32(total_us),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::Method;
+use http::{Method, StatusCode};
 use pingora_core::Error;
 use pingora_proxy::Session;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::account::{Book, Ending};
 use super::lifeline::Lifeline;
 use super::request_id;
-use crate::clock::Now;
+use crate::clock::{Now, mono_us};
 use crate::decide::Admitted;
 use crate::filters::cors::CorsGrant;
 use crate::filters::entitlement::KnownSubscription;
@@ -42,6 +42,8 @@ pub(crate) struct Context {
     pub(super) status: u16,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
+    /// As the answer's head announces it: its last byte is then known before the upstream says that it was the last.
+    pub(super) response_length: Option<u64>,
     pub(super) is_usage_recorded: bool,
     pub(super) is_closed: bool,
 }
@@ -86,6 +88,7 @@ impl Context {
             status: 0,
             request_bytes: 0,
             response_bytes: 0,
+            response_length: None,
             is_usage_recorded: false,
             is_closed: false,
         }
@@ -94,8 +97,15 @@ impl Context {
     pub(super) fn response_came(&mut self, bytes: usize, is_end: bool) {
         self.response_bytes = self.response_bytes.saturating_add(u64::try_from(bytes).unwrap_or(0));
         if is_end {
-            self.upstream.ended_us = Some(Now::read().mono_us);
+            self.upstream.ended_us = Some(mono_us());
         }
+    }
+
+    /// Nothing comes behind the answer's head.
+    pub(super) fn has_no_body(&self, status: StatusCode) -> bool {
+        self.method == Method::HEAD
+            || self.response_length == Some(0)
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
     }
 
     /// The end as the framework tells it.

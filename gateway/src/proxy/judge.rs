@@ -9,12 +9,15 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::Context;
-use crate::decide::{Admitted, Decision, Rejected, RequestHead, decide};
+use crate::decide::{Admitted, Decision, Rejected, RequestHead, Undecided, decide};
 use crate::filters::cors::Preflight;
 use crate::filters::edge::{both_framings, raw_head_has_content_length};
-use crate::metrics::labels::{AuthResult, LimitResult, LimitWindow};
+use crate::limiter::LimitAnswers;
+use crate::metrics::labels::AuthResult;
 use crate::rejection::Rejection;
 
+/// Kept open without the framework's timer: the connection's watch ends one that is idle for too long.
+pub(crate) const KEPT_ALIVE: u64 = 0;
 /// How long the rest of an unwanted body is read before the connection is closed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -32,11 +35,11 @@ impl Gateway {
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         // The framework forgets its own limit after the first request.
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.client.keepalive_timeout.as_secs().max(1)));
+            session.set_keepalive(Some(KEPT_ALIVE));
         }
     }
 
-    pub(super) fn judge(&self, session: &mut Session, ctx: &mut Context) -> Verdict {
+    pub(super) async fn judge(&self, session: &mut Session, ctx: &mut Context) -> Verdict {
         ctx.method = session.req_header().method.clone();
         ctx.is_http2 = session.is_http2();
         ctx.is_upgrade = is_tunnel_request(session);
@@ -44,14 +47,20 @@ impl Gateway {
             Ok(head) => decide(&head, &ctx.snapshot, &self.limiter, ctx.began, &self.rules),
             Err(rejection) => Err(rejection.into()),
         };
-        match decision {
-            Ok(Decision::Admitted(admitted)) => {
+        let decided = match decision {
+            Ok(Decision::Answer(preflight)) => return Verdict::Answer(preflight),
+            Ok(Decision::Admitted(admitted)) => Ok(admitted),
+            Ok(Decision::Undecided(undecided)) => self.await_limits(*undecided).await,
+            Err(rejected) => Err(rejected),
+        };
+        match decided {
+            Ok(_) if self.book.usage.must_refuse() => Verdict::Refuse(Rejection::UsageStorageFull),
+            Ok(admitted) => {
                 self.admit(session, ctx, admitted);
                 Verdict::Proceed
             }
-            Ok(Decision::Answer(preflight)) => Verdict::Answer(preflight),
             Err(rejected) => {
-                self.count_refusal(&rejected.rejection);
+                self.count_refusal(&rejected);
                 let Rejected { rejection, context, limits, cors } = *rejected;
                 (ctx.refused, ctx.limits, ctx.cors) = (context, limits, cors);
                 Verdict::Refuse(rejection)
@@ -59,12 +68,16 @@ impl Gateway {
         }
     }
 
+    /// Only Redis knows, and its answer is under way: 5 ms at most.
+    async fn await_limits(&self, undecided: Undecided) -> Result<Box<Admitted>, Box<Rejected>> {
+        let Undecided { pending, .. } = &undecided;
+        let answer = pending.settle(&self.metrics).await;
+        undecided.settled(answer)
+    }
+
     fn admit(&self, session: &mut Session, ctx: &mut Context, admitted: Box<Admitted>) {
         self.metrics.auth_result(AuthResult::Accepted);
-        self.metrics.limit_decision(LimitWindow::Minute, LimitResult::Admitted);
-        if admitted.limits.quota.is_some() {
-            self.metrics.limit_decision(LimitWindow::Month, LimitResult::Admitted);
-        }
+        self.count_limits(&admitted.limits);
         let total_ms = admitted.known.endpoint.timeouts.total_ms;
         ctx.lifeline.set_total(ctx.began, Duration::from_millis(u64::from(total_ms)));
         if ctx.is_upgrade {
@@ -81,8 +94,17 @@ impl Gateway {
         ctx.admitted = Some(admitted);
     }
 
-    fn count_refusal(&self, rejection: &Rejection) {
-        let auth = match rejection {
+    fn count_limits(&self, limits: &LimitAnswers) {
+        if let Some(outcome) = limits.outcome {
+            self.metrics.limits.decided(limits.algorithm, outcome);
+        }
+    }
+
+    fn count_refusal(&self, rejected: &Rejected) {
+        if let Some(limits) = &rejected.limits {
+            self.count_limits(limits);
+        }
+        let auth = match &rejected.rejection {
             Rejection::MissingKey => AuthResult::Missing,
             Rejection::InvalidKey => AuthResult::Unknown,
             Rejection::ExpiredKey => AuthResult::Expired,
@@ -92,14 +114,7 @@ impl Gateway {
             | Rejection::SubscriptionSuspended
             | Rejection::SubscriptionCancelled
             | Rejection::InsufficientScope => AuthResult::Forbidden,
-            Rejection::RateLimited { .. } => {
-                self.metrics.limit_decision(LimitWindow::Minute, LimitResult::Refused);
-                AuthResult::Accepted
-            }
-            Rejection::QuotaExceeded { .. } => {
-                self.metrics.limit_decision(LimitWindow::Month, LimitResult::Refused);
-                AuthResult::Accepted
-            }
+            Rejection::RateLimited { .. } | Rejection::QuotaExceeded { .. } => AuthResult::Accepted,
             _ => return,
         };
         self.metrics.auth_result(auth);

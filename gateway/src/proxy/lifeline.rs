@@ -2,14 +2,14 @@
 //! comes to its end, a body that drips, a total time that is over, a stream whose key was revoked. It writes no answer.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::clock::Now;
+use crate::clock::{Now, mono_us};
 use crate::decide::still_admitted;
 use crate::filters::entitlement::KnownSubscription;
 use crate::live::Live;
@@ -66,7 +66,7 @@ pub(crate) struct Lifeline {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchRules {
     pub(crate) header_timeout: Duration,
-    /// Allowed on top of it on a connection that was already in use.
+    /// The same on a connection that was already in use: there it holds from the last answer on.
     pub(crate) keepalive_timeout: Duration,
     pub(crate) body_rate_bytes_min: u64,
 }
@@ -161,33 +161,58 @@ impl Connection {
     }
 }
 
+impl WatchRules {
+    /// No look comes later than the shortest time-out.
+    fn tick(self, tick: Duration) -> Duration {
+        tick.min(self.header_timeout).min(self.keepalive_timeout)
+    }
+}
+
+/// When the watch of one connection (or stream) looks next. It outlives the requests of its connection: most end before it
+/// is ever due, and a timer made for each of them would cost more than all looks.
+pub(crate) struct Ticker(Pin<Box<tokio::time::Sleep>>);
+
+impl Ticker {
+    pub(crate) fn new(rules: WatchRules) -> Ticker {
+        Ticker(Box::pin(tokio::time::sleep(rules.tick(IDLE_TICK))))
+    }
+
+    async fn due(&mut self) {
+        self.0.as_mut().await;
+    }
+
+    fn again_in(&mut self, tick: Duration) {
+        self.0.as_mut().reset(tokio::time::Instant::now() + tick);
+    }
+}
+
 /// Serves a request under watch. `None`: it was cut, and its connection (or stream) must be dropped.
 pub(crate) async fn watch<T>(
     lifeline: Arc<Lifeline>,
     rules: WatchRules,
     is_first: bool,
+    ticker: &mut Ticker,
     live: &Live,
     serve: impl Future<Output = T>,
 ) -> Option<T> {
     let mut serve = pin!(LIFELINE.scope(lifeline.clone(), serve));
-    let began_us = Now::read().mono_us;
-    let idle = if is_first { Duration::ZERO } else { rules.keepalive_timeout };
-    let header_by_us = began_us.saturating_add(micros(rules.header_timeout.saturating_add(idle)));
+    let began_us = mono_us();
+    let patience = if is_first { rules.header_timeout } else { rules.keepalive_timeout };
+    let header_by_us = began_us.saturating_add(micros(patience));
     let mut body = BodyWindow::default();
     loop {
-        let tick = if lifeline.header_seen.load(Ordering::Relaxed) { TICK } else { IDLE_TICK };
-        let tick = pingora::time::sleep(tick.min(rules.header_timeout));
         tokio::select! {
             biased;
             served = &mut serve => return Some(served),
-            () = tick => {}
+            () = ticker.due() => {}
         }
         let now = Now::read();
-        let cut = if lifeline.header_seen.load(Ordering::Relaxed) {
-            judge(&lifeline, &mut body, rules, live, now)
+        let (cut, tick) = if lifeline.header_seen.load(Ordering::Relaxed) {
+            (judge(&lifeline, &mut body, rules, live, now), TICK)
         } else {
-            (now.mono_us >= header_by_us).then_some(Cut::HeaderDeadline)
+            ((now.mono_us >= header_by_us).then_some(Cut::HeaderDeadline), IDLE_TICK)
         };
+        ticker.again_in(rules.tick(tick));
         if let Some(cut) = cut {
             lifeline.set_cut(cut);
             return None;
@@ -250,7 +275,8 @@ mod tests {
     async fn a_header_that_never_ends_is_cut_at_its_deadline() {
         let lifeline = Arc::new(Lifeline::new(Arc::default()));
         let live = Live::new(Snapshot::empty());
-        let served = watch(lifeline.clone(), RULES, true, &live, std::future::pending::<()>()).await;
+        let mut ticker = Ticker::new(RULES);
+        let served = watch(lifeline.clone(), RULES, true, &mut ticker, &live, std::future::pending::<()>()).await;
         assert_eq!((served, lifeline.cut()), (None, Some(Cut::HeaderDeadline)));
     }
 
@@ -259,7 +285,8 @@ mod tests {
         let lifeline = Arc::new(Lifeline::new(Arc::default()));
         let live = Live::new(Snapshot::empty());
         let serve = async { Arc::ptr_eq(&Lifeline::of_this_task(), &lifeline) };
-        assert_eq!(watch(lifeline.clone(), RULES, true, &live, serve).await, Some(true));
+        let mut ticker = Ticker::new(RULES);
+        assert_eq!(watch(lifeline.clone(), RULES, true, &mut ticker, &live, serve).await, Some(true));
     }
 
     #[test]

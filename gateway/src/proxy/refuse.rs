@@ -4,18 +4,20 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, DATE, VARY};
-use http::{HeaderName, Method};
+use http::header::{CONTENT_LENGTH, DATE, VARY, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_proxy::Session;
 
+use super::Gateway;
 use super::context::Context;
-use super::response_head::{VIA, VIA_VALUE, X_REQUEST_ID};
-use super::{Gateway, request_id};
+use super::heads::edit_response;
+use super::response_head::{TEXT_BYTES_USUAL, VIA_VALUE, X_REQUEST_ID};
 use crate::filters::cors::Preflight;
 use crate::filters::limit_headers::limit_headers;
+use crate::header_texts::HeaderTexts;
 use crate::rejection::Rejection;
 
 /// Room for all headers that we write, so that the map never grows.
@@ -25,55 +27,63 @@ impl Gateway {
     /// Answers with a rejection. The connection stays open where the request's body was read or there was none.
     pub(super) async fn refuse(&self, session: &mut Session, ctx: &mut Context, rejection: &Rejection) -> Result<()> {
         ctx.rejection = Some(rejection.clone());
-        let id = request_id::value(ctx.request_id);
+        let mut texts = HeaderTexts::with_capacity(TEXT_BYTES_USUAL);
+        let limits = ctx.limits.as_ref().map(|limits| limit_headers(limits, self.rate_limit_headers, &mut texts));
+        let id = texts.uuid(ctx.request_id);
+        let texts = texts.ready();
+        let id = texts.value(&id);
         let instance = session.req_header().uri.path();
         let body = rejection.body(instance, id.to_str().unwrap_or_default());
-        let mut head = ResponseHeader::build(rejection.status(), Some(HEADERS_USUAL))?;
+        let mut headers = HeaderMap::with_capacity(HEADERS_USUAL);
         for (name, value) in rejection.headers() {
-            head.insert_header(name, value)?;
+            headers.insert(name, value);
         }
-        if let Some(limits) = &ctx.limits {
-            for (name, value) in limit_headers(limits, self.rate_limit_headers) {
-                head.insert_header(name, value)?;
-            }
+        for (name, piece) in limits.into_iter().flatten() {
+            headers.insert(name, texts.value(&piece));
         }
         if let Some(cors) = &ctx.cors {
-            add_cors(&mut head, cors.headers())?;
+            add_cors(&mut headers, cors.headers());
         }
-        head.insert_header(X_REQUEST_ID, id)?;
-        head.insert_header(CONTENT_LENGTH, body.len())?;
-        head.insert_header(VIA, VIA_VALUE)?;
+        headers.insert(X_REQUEST_ID, id);
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        headers.insert(VIA, VIA_VALUE);
         if is_malformed(rejection) {
             session.set_keepalive(None);
         }
-        self.write(session, ctx, head, body).await
+        self.write(session, ctx, rejection.status(), headers, body).await
     }
 
     pub(super) async fn answer(&self, session: &mut Session, ctx: &mut Context, preflight: Preflight) -> Result<()> {
-        let mut head = ResponseHeader::build(Preflight::STATUS, Some(HEADERS_USUAL))?;
-        for (name, value) in preflight.headers {
-            head.insert_header(name, value)?;
-        }
-        head.insert_header(X_REQUEST_ID, request_id::value(ctx.request_id))?;
-        self.write(session, ctx, head, Bytes::new()).await
+        let mut headers = HeaderMap::with_capacity(HEADERS_USUAL);
+        headers.extend(preflight.headers);
+        let mut texts = HeaderTexts::with_capacity(TEXT_BYTES_USUAL);
+        let id = texts.uuid(ctx.request_id);
+        headers.insert(X_REQUEST_ID, texts.ready().value(&id));
+        self.write(session, ctx, Preflight::STATUS, headers, Bytes::new()).await
     }
 
     async fn write(
         &self,
         session: &mut Session,
         ctx: &mut Context,
-        mut head: ResponseHeader,
+        status: u16,
+        mut headers: HeaderMap,
         body: Bytes,
     ) -> Result<()> {
         if self.is_leaving.load(Ordering::Relaxed) {
             session.set_keepalive(None);
         }
-        head.insert_header(DATE, get_cached_date())?;
-        ctx.status = head.status.as_u16();
+        headers.insert(DATE, get_cached_date());
+        let mut head = ResponseHeader::build_no_case(status, Some(0))?;
+        edit_response(&mut head, |empty| *empty = headers);
+        ctx.status = status;
         let is_bodiless = ctx.method == Method::HEAD || body.is_empty();
-        session.write_response_header(Box::new(head), is_bodiless).await?;
         if !is_bodiless {
             ctx.response_came(body.len(), true);
+        }
+        self.book.record_answer(ctx);
+        session.write_response_header(Box::new(head), is_bodiless).await?;
+        if !is_bodiless {
             session.write_response_body(Some(body), true).await?;
         }
         Ok(())
@@ -86,16 +96,12 @@ fn is_malformed(rejection: &Rejection) -> bool {
 }
 
 /// `Vary` is added to what is there, everything else replaces it.
-pub(super) fn add_cors(
-    head: &mut ResponseHeader,
-    headers: impl IntoIterator<Item = (HeaderName, http::HeaderValue)>,
-) -> Result<()> {
+pub(super) fn add_cors(to: &mut HeaderMap, headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>) {
     for (name, value) in headers {
         if name == VARY {
-            head.append_header(name, value)?;
+            to.append(name, value);
         } else {
-            head.insert_header(name, value)?;
+            to.insert(name, value);
         }
     }
-    Ok(())
 }

@@ -6,28 +6,33 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
-use http::{HeaderMap, HeaderValue};
+use http::header::{HOST, VIA};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use pingora::http::RequestHeader;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorType, Result};
+use pingora_core::{Error, ErrorType, OrErr as _, Result};
 use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::Context;
+use super::heads::edit_request;
 use super::judge::peer;
-use super::response_head::{VIA, VIA_VALUE, X_REQUEST_ID};
-use super::{request_id, trace};
+use super::response_head::{VIA_VALUE, X_REQUEST_ID};
+use super::trace;
 use crate::clock::Now;
 use crate::filters::identity::{headers_to_send, headers_to_strip};
+use crate::header_texts::{HeaderTexts, Piece};
 use crate::rejection::Rejection;
-use crate::stack_text::StackText;
 use crate::upstream::NoAddress;
 
-const X_FORWARDED_FOR: &str = "X-Forwarded-For";
-const X_FORWARDED_PROTO: &str = "X-Forwarded-Proto";
-const X_FORWARDED_HOST: &str = "X-Forwarded-Host";
-const X_FORWARDED_PORT: &str = "X-Forwarded-Port";
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+/// What the values usually take together, in bytes, and how many headers they are.
+const TEXT_BYTES_USUAL: usize = 384;
+const ADDED_MAX: usize = 13;
 /// Bytes of a trusted chain that are passed on; no honest chain is longer.
 const FORWARDED_BYTES_MAX: usize = 1_024;
 /// An exchange whose total time is nearly over still gets a moment to fail properly.
@@ -70,25 +75,44 @@ impl Gateway {
         };
         let peer = peer(session);
         let is_trusted = self.client.trusted_proxies.iter().any(|net| net.contains(&peer));
-        let client_headers = &session.req_header().headers;
-        for name in headers_to_strip(&head.headers, admitted.key_places) {
-            head.remove_header(&name);
-        }
-        head.set_raw_path(admitted.path_and_query.as_bytes())?;
-        head.insert_header(HOST, admitted.known.endpoint.target.authority())?;
-        for (name, value) in headers_to_send(&admitted.known) {
-            head.insert_header(name, value)?;
-        }
-        head.insert_header(X_REQUEST_ID, request_id::value(ctx.request_id))?;
-        if !is_trusted || !client_headers.get(trace::TRACEPARENT).is_some_and(trace::is_valid) {
-            head.insert_header(trace::TRACEPARENT, trace::new(ctx.request_id))?;
-            head.remove_header(trace::TRACESTATE);
-        }
-        let believed = is_trusted.then_some(client_headers);
-        for (name, value) in forwarded(session, believed, peer) {
-            head.insert_header(name, value)?;
-        }
-        head.append_header(VIA, VIA_VALUE)?;
+        let client = &session.req_header().headers;
+        let believed = is_trusted.then_some(client);
+        let mut texts = HeaderTexts::with_capacity(TEXT_BYTES_USUAL);
+        let target = &admitted.known.endpoint.target;
+        let host = texts.text(target.authority());
+        let caller = headers_to_send(&admitted.known, &mut texts);
+        let id = texts.uuid(ctx.request_id);
+        let is_traced = believed.and_then(|headers| headers.get(trace::TRACEPARENT)).is_some_and(trace::is_valid);
+        let trace = (!is_traced).then(|| trace::new(ctx.request_id, &mut texts));
+        let chain = chain(believed, peer, &mut texts);
+        let port = port(session).map(|port| texts.number(u64::from(port)));
+        let texts = texts.ready();
+        let strip = headers_to_strip(&head.headers, admitted.key_places);
+        edit_request(head, |headers| {
+            for name in strip {
+                headers.remove(name);
+            }
+            headers.reserve(ADDED_MAX);
+            headers.insert(HOST, texts.value(&host));
+            for (name, piece) in &caller {
+                headers.insert(name, texts.value(piece));
+            }
+            headers.insert(X_REQUEST_ID, texts.value(&id));
+            if let Some(trace) = trace {
+                headers.insert(trace::TRACEPARENT, texts.value(&trace));
+                headers.remove(trace::TRACESTATE);
+            }
+            let chain = chain.map(|piece| texts.value(&piece));
+            let port = port.map(|piece| texts.value(&piece));
+            for (name, value) in forwarded(session, believed, chain, port) {
+                headers.insert(name, value);
+            }
+            headers.append(VIA, VIA_VALUE);
+        });
+        // What was decided on is in normal form: a plain path, which an URI gives back byte by byte.
+        let path = PathAndQuery::try_from(admitted.path_and_query.as_str());
+        let path = path.or_err(ErrorType::InternalError, "a path in normal form is a path")?;
+        head.set_uri(Uri::from(path));
         Ok(())
     }
 
@@ -122,38 +146,45 @@ impl Gateway {
 fn forwarded(
     session: &Session,
     believed: Option<&HeaderMap>,
-    peer: IpAddr,
-) -> impl Iterator<Item = (&'static str, HeaderValue)> {
+    chain: Option<HeaderValue>,
+    port: Option<HeaderValue>,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
     let header = session.req_header();
-    let before = |name: &str| believed.and_then(|headers| headers.get(name)).cloned();
+    let before = |name: &HeaderName| believed.and_then(|headers| headers.get(name)).cloned();
     let is_tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let host = || {
         let authority = header.uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         authority.or_else(|| header.headers.get(HOST).cloned())
     };
-    let port = || {
-        let address = session.server_addr().and_then(|address| address.as_inet());
-        address.map(|address| HeaderValue::from(address.port()))
-    };
     let proto = HeaderValue::from_static(if is_tls { "https" } else { "http" });
     [
-        (X_FORWARDED_FOR, chain(believed, peer)),
-        (X_FORWARDED_PROTO, before(X_FORWARDED_PROTO).or(Some(proto))),
-        (X_FORWARDED_HOST, before(X_FORWARDED_HOST).or_else(host)),
-        (X_FORWARDED_PORT, before(X_FORWARDED_PORT).or_else(port)),
+        (X_FORWARDED_FOR, chain),
+        (X_FORWARDED_PROTO, before(&X_FORWARDED_PROTO).or(Some(proto))),
+        (X_FORWARDED_HOST, before(&X_FORWARDED_HOST).or_else(host)),
+        (X_FORWARDED_PORT, before(&X_FORWARDED_PORT).or(port)),
     ]
     .into_iter()
     .filter_map(|(name, value)| value.map(|value| (name, value)))
 }
 
+fn port(session: &Session) -> Option<u16> {
+    session.server_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::port)
+}
+
 /// The chain of a trusted proxy with this peer added, else the peer alone. `None` where the chain is longer than any
 /// honest one.
-fn chain(believed: Option<&HeaderMap>, peer: IpAddr) -> Option<HeaderValue> {
-    let mut text = StackText::<FORWARDED_BYTES_MAX>::new();
+fn chain(believed: Option<&HeaderMap>, peer: IpAddr, texts: &mut HeaderTexts) -> Option<Piece> {
+    let start = texts.here();
     for line in believed.into_iter().flat_map(|headers| headers.get_all(X_FORWARDED_FOR)) {
         let Ok(line) = line.to_str() else { continue };
-        write!(text, "{line}, ").ok()?;
+        texts.push(line);
+        texts.push(", ");
     }
-    write!(text, "{peer}").ok()?;
-    Some(text.to_value())
+    // Writing to memory cannot fail.
+    let _ = write!(texts, "{peer}");
+    if texts.here() - start > FORWARDED_BYTES_MAX {
+        texts.forget(start);
+        return None;
+    }
+    Some(texts.since(start))
 }

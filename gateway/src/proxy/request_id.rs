@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 
-use http::HeaderValue;
 use uuid::{Builder, Uuid};
 
 thread_local! {
@@ -17,12 +16,6 @@ pub(super) fn new(unix_ms: i64) -> Uuid {
         *to = *from;
     }
     Builder::from_unix_timestamp_millis(u64::try_from(unix_ms).unwrap_or(0), &random).into_uuid()
-}
-
-pub(super) fn value(id: Uuid) -> HeaderValue {
-    let mut buffer = Uuid::encode_buffer();
-    // Hexadecimal digits and hyphens are always a valid value.
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut buffer)).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): each thread walks from its own random place.

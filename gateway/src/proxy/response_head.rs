@@ -1,47 +1,34 @@
 //! Towards the client: is the upstream's head one that may be passed on, and what does the gateway add to it. It refuses
 //! tunnels that nobody asked for and lengths that two readers could take differently.
 
-use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::header::{ALT_SVC, CONTENT_LENGTH};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::header::{ALT_SVC, CONTENT_LENGTH, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::Gateway;
 use super::context::Context;
+use super::heads::edit_response;
 use super::refuse::add_cors;
-use super::{Gateway, request_id};
-use crate::clock::Now;
+use crate::clock::mono_us;
 use crate::filters::cors::REPLACED_HEADERS;
-use crate::filters::limit_headers::limit_headers;
+use crate::filters::limit_headers::{LIMIT_HEADERS, limit_headers};
+use crate::header_texts::{HeaderTexts, Piece};
 use crate::rejection::{Rejection, X_GATEWAY_ERROR};
-use crate::stack_text::StackText;
 
-pub(super) const X_REQUEST_ID: &str = "X-Request-ID";
-/// As it is written; the framework copies a name that is not static text.
-pub(super) const VIA: &str = "Via";
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 apihub");
-const SERVER_TIMING: &str = "Server-Timing";
-/// Room for both parts of it with their largest figures.
-const TIMING_BYTES: usize = 96;
-/// What only the gateway may say to its clients: its limits, its errors, its other addresses; and what ends at this hop.
-const STRIPPED: [HeaderName; 12] = [
-    HeaderName::from_static("ratelimit"),
-    HeaderName::from_static("ratelimit-policy"),
-    HeaderName::from_static("ratelimit-limit"),
-    HeaderName::from_static("ratelimit-remaining"),
-    HeaderName::from_static("ratelimit-reset"),
-    HeaderName::from_static("x-ratelimit-limit"),
-    HeaderName::from_static("x-ratelimit-remaining"),
-    HeaderName::from_static("x-ratelimit-reset"),
-    X_GATEWAY_ERROR,
-    ALT_SVC,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// What the values usually take together, in bytes, and how many headers they are.
+pub(super) const TEXT_BYTES_USUAL: usize = 256;
+const ADDED_MAX: usize = 9;
+/// What only the gateway may say to its clients beside its limits: its errors, its other addresses; and what ends at this hop.
+const STRIPPED: [HeaderName; 4] =
+    [X_GATEWAY_ERROR, ALT_SVC, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 
 /// HTTP has five classes; nothing behind this, usage least of all, knows a sixth.
 const STATUS_MAX: u16 = 599;
@@ -82,35 +69,44 @@ impl Gateway {
         if !is_tunnel && self.is_leaving.load(Ordering::Relaxed) {
             session.set_keepalive(None);
         }
-        for name in &STRIPPED {
-            head.remove_header(name);
-        }
-        if let Some(limits) = &ctx.limits {
-            for (name, value) in limit_headers(limits, self.rate_limit_headers) {
-                head.insert_header(name, value)?;
+        let mut texts = HeaderTexts::with_capacity(TEXT_BYTES_USUAL);
+        let limits = ctx.limits.as_ref().map(|limits| limit_headers(limits, self.rate_limit_headers, &mut texts));
+        let id = texts.uuid(ctx.request_id);
+        let timing = server_timing(ctx, &mut texts);
+        let texts = texts.ready();
+        edit_response(head, |headers| {
+            strip(headers);
+            headers.reserve(ADDED_MAX);
+            for (name, piece) in limits.into_iter().flatten() {
+                headers.insert(name, texts.value(&piece));
             }
-        }
-        if let Some(cors) = &ctx.cors {
-            for name in &REPLACED_HEADERS {
-                head.remove_header(name);
+            if let Some(cors) = &ctx.cors {
+                for name in &REPLACED_HEADERS {
+                    headers.remove(name);
+                }
+                add_cors(headers, cors.headers());
             }
-            add_cors(head, cors.headers())?;
+            headers.insert(X_REQUEST_ID, texts.value(&id));
+            headers.append(SERVER_TIMING, texts.value(&timing));
+            headers.append(VIA, VIA_VALUE);
+        });
+        if ctx.has_no_body(head.status) {
+            self.book.record_answer(ctx);
         }
-        head.insert_header(X_REQUEST_ID, request_id::value(ctx.request_id))?;
-        head.append_header(SERVER_TIMING, server_timing(ctx))?;
-        head.append_header(VIA, VIA_VALUE)?;
         Ok(())
     }
 
     fn answer_began(&self, ctx: &mut Context, head: &ResponseHeader) {
         ctx.status = head.status.as_u16();
-        ctx.upstream.answered_us = Some(Now::read().mono_us);
+        ctx.upstream.answered_us = Some(mono_us());
         let Some(admitted) = &ctx.admitted else { return };
         if let Some(address) = ctx.upstream.address {
             self.upstreams.succeeded(admitted.known.product.organization_id, address);
         }
         // Without a length an answer may last for ever; it is watched for as long as it does.
-        if !head.headers.contains_key(CONTENT_LENGTH) {
+        let length = head.headers.get(CONTENT_LENGTH);
+        ctx.response_length = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse().ok());
+        if length.is_none() {
             ctx.lifeline.is_now_a_stream(&admitted.known);
         }
     }
@@ -143,6 +139,9 @@ impl Gateway {
     ) {
         let bytes = body.map_or(0, bytes::Bytes::len);
         ctx.response_came(bytes, is_end);
+        if is_end || ctx.response_length.is_some_and(|length| ctx.response_bytes >= length) {
+            self.book.record_answer(ctx);
+        }
         let Some(seconds) = bytes.checked_div(self.client.send_rate_bytes_min) else { return };
         let needed = Duration::from_secs(u64::try_from(seconds).unwrap_or(u64::MAX));
         if session.get_write_timeout().is_some_and(|timeout| timeout < needed) {
@@ -158,20 +157,26 @@ fn has_plain_length(head: &ResponseHeader) -> bool {
     lengths.next().is_none() && !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
 }
 
+/// An upstream has few headers and rarely one of these: its names are looked through once.
+fn strip(headers: &mut HeaderMap) {
+    let is_ours = |name: &&HeaderName| LIMIT_HEADERS.contains(name) || STRIPPED.contains(name);
+    let ours: Vec<HeaderName> = headers.keys().filter(is_ours).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
 /// Milliseconds of ours and of the upstream's, up to the answer's first byte.
-fn server_timing(ctx: &Context) -> HeaderValue {
+fn server_timing(ctx: &Context, texts: &mut HeaderTexts) -> Piece {
     let answered = ctx.upstream.answered_us.unwrap_or(ctx.began.mono_us);
     let upstream = answered.saturating_sub(ctx.upstream.began_us.unwrap_or(answered));
     let own = answered.saturating_sub(ctx.began.mono_us).saturating_sub(upstream);
-    let mut text = StackText::<TIMING_BYTES>::new();
-    // Two numbers of 64 bits fit.
-    let _ = write!(
-        text,
-        "gateway;dur={}.{:03}, upstream;dur={}.{:03}",
-        own / 1_000,
-        own % 1_000,
-        upstream / 1_000,
-        upstream % 1_000
-    );
-    text.to_value()
+    let start = texts.here();
+    for (name, micros) in [("gateway;dur=", own), (", upstream;dur=", upstream)] {
+        texts.push(name);
+        texts.push_number(micros / 1_000);
+        texts.push(".");
+        texts.push_digits(micros % 1_000, 3);
+    }
+    texts.since(start)
 }

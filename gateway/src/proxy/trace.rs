@@ -1,25 +1,27 @@
 //! W3C trace context: a trusted proxy's `traceparent` is passed on, anybody else's is replaced by a new one, so that no
 //! client can write into somebody's traces.
 
-use std::fmt::Write as _;
-
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use uuid::Uuid;
 
-use crate::stack_text::StackText;
+use crate::header_texts::{HeaderTexts, Piece};
 
-pub(super) const TRACEPARENT: &str = "traceparent";
-pub(super) const TRACESTATE: &str = "tracestate";
-/// Version, trace, parent, flags, and the hyphens between them.
-const TRACEPARENT_BYTES: usize = 2 + 32 + 16 + 2 + 3;
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// A trace that begins here: named after the request, and not sampled, since the gateway keeps no spans.
-pub(super) fn new(request: Uuid) -> HeaderValue {
-    let (_, span) = request.as_u64_pair();
-    let mut text = StackText::<TRACEPARENT_BYTES>::new();
-    // Always as long as the constant says.
-    let _ = write!(text, "00-{}-{span:016x}-00", request.simple());
-    text.to_value()
+pub(super) fn new(request: Uuid, texts: &mut HeaderTexts) -> Piece {
+    /// Hexadecimal digits of a span, the second half of the id.
+    const SPAN_DIGITS: usize = 16;
+    let mut buffer = Uuid::encode_buffer();
+    let trace = request.simple().encode_lower(&mut buffer);
+    let start = texts.here();
+    texts.push("00-");
+    texts.push(trace);
+    texts.push("-");
+    texts.push(trace.get(SPAN_DIGITS..).unwrap_or_default());
+    texts.push("-00");
+    texts.since(start)
 }
 
 /// Version, 16 bytes of trace, 8 bytes of parent, flags; in lower-case hexadecimal and not all zero.
@@ -44,7 +46,9 @@ mod tests {
 
     #[test]
     fn what_we_make_is_valid() {
-        assert!(is_valid(&new(Uuid::now_v7())));
+        let mut texts = HeaderTexts::with_capacity(64);
+        let made = new(Uuid::now_v7(), &mut texts);
+        assert!(is_valid(&texts.ready().value(&made)));
     }
 
     #[test]

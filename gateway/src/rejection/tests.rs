@@ -44,6 +44,7 @@ fn all() -> Vec<Rejection> {
         Rejection::ProductClosed,
         Rejection::PlanUnavailable,
         Rejection::NoHealthyUpstream,
+        Rejection::UsageStorageFull,
         Rejection::UpstreamTimeout,
         Rejection::LoopDetected,
     ]
@@ -105,6 +106,7 @@ fn statuses_and_headers_are_those_of_the_design() {
     503 x-gateway-error: product_closed | retry-after: 1
     503 x-gateway-error: plan_unavailable | retry-after: 1
     503 x-gateway-error: no_healthy_upstream | retry-after: 1
+    503 x-gateway-error: usage_storage_full | retry-after: 1
     504 x-gateway-error: upstream_timeout
     508 x-gateway-error: loop_detected
     "#);
@@ -118,7 +120,7 @@ fn statuses_and_headers_are_those_of_the_design() {
 #[test]
 fn the_body_is_a_problem_document_without_the_query() {
     let body = Rejection::RateLimited { retry_after_s: 3 }.body("/acme/p1/\"x\"?apikey=secret", "0190-id");
-    insta::assert_snapshot!(String::from_utf8(body.to_vec()).unwrap(), @r#"{"type":"/errors/rate_limited","title":"Too many requests","status":429,"detail":"Retry after the seconds in the Retry-After header.","instance":"/acme/p1/\"x\"","code":"rate_limited","request_id":"0190-id"}"#);
+    insta::assert_snapshot!(String::from_utf8(body.to_vec()).unwrap(), @r#"{"type":"/errors/rate_limited","title":"Too many requests","status":429,"detail":"The limit per minute is reached; retry in 3 s.","instance":"/acme/p1/\"x\"","code":"rate_limited","request_id":"0190-id"}"#);
 }
 
 #[test]

@@ -17,7 +17,7 @@ const fn words(status: u16, code: &'static str, title: &'static str) -> Words {
 
 impl Rejection {
     /// Every code there is, for the documentation's test and the metrics' labels.
-    pub const ALL_CODES: [&'static str; 37] = [
+    pub const ALL_CODES: [&'static str; 38] = [
         "bad_request",
         "bad_host",
         "bad_framing",
@@ -53,6 +53,7 @@ impl Rejection {
         "product_closed",
         "plan_unavailable",
         "no_healthy_upstream",
+        "usage_storage_full",
         "upstream_timeout",
         "loop_detected",
     ];
@@ -100,6 +101,7 @@ impl Rejection {
             Rejection::ProductClosed => words(503, "product_closed", "The product is closed for now"),
             Rejection::PlanUnavailable => words(503, "plan_unavailable", "The subscription's plan is not loaded"),
             Rejection::NoHealthyUpstream => words(503, "no_healthy_upstream", "No upstream is available"),
+            Rejection::UsageStorageFull => words(503, "usage_storage_full", "Usage cannot be recorded"),
             Rejection::UpstreamTimeout => words(504, "upstream_timeout", "The upstream took too long"),
             Rejection::LoopDetected => words(508, "loop_detected", "The request goes in a circle"),
         }
@@ -111,6 +113,15 @@ impl Rejection {
             Rejection::BadPath(fault) => return Cow::Owned(format!("{fault}.")),
             Rejection::BodyTooLarge { limit_bytes } => {
                 return Cow::Owned(format!("This product takes bodies of at most {limit_bytes} bytes."));
+            }
+            Rejection::RateLimited { retry_after_s } => {
+                let seconds = (*retry_after_s).max(1);
+                return Cow::Owned(format!("The limit per minute is reached; retry in {seconds} s."));
+            }
+            Rejection::QuotaExceeded { retry_after_s } => {
+                let seconds = (*retry_after_s).max(1);
+                let detail = "The quota of the month is used up";
+                return Cow::Owned(format!("{detail}; retry in {seconds} s, or change to a larger plan."));
             }
             Rejection::MethodNotAllowed(_) => "The Allow header lists the methods that are served at this path.",
             Rejection::BadHost(fault) | Rejection::BadFraming(fault) => fault,
@@ -133,8 +144,6 @@ impl Rejection {
             Rejection::RequestTimeout => "Send the request faster.",
             Rejection::UriTooLong => "The path and query are longer than the gateway accepts.",
             Rejection::HeadersTooLarge => "The headers are more or longer than the gateway accepts.",
-            Rejection::RateLimited { .. } => "Retry after the seconds in the Retry-After header.",
-            Rejection::QuotaExceeded { .. } => "Retry in the next period, or change to a larger plan.",
             Rejection::TooManyConnections => "This address holds too many connections.",
             Rejection::Internal => "The failure was logged with the request id.",
             Rejection::MethodUnknown => "Methods are GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.",
@@ -146,6 +155,9 @@ impl Rejection {
             Rejection::ProductClosed => "The product cannot be served by this gateway at the moment.",
             Rejection::PlanUnavailable => "The gateway has not received the subscription's plan yet.",
             Rejection::NoHealthyUpstream => "The upstream has no address that answers.",
+            Rejection::UsageStorageFull => {
+                "The gateway has no room left to record requests, and was told not to go on without."
+            }
             Rejection::UpstreamTimeout => "The upstream did not answer within the endpoint's timeout.",
             Rejection::LoopDetected => "The request came through this gateway too often; an upstream leads back to it.",
         })

@@ -1,4 +1,4 @@
-//! The tasks beside the requests, each in a service of its own: the feed, the resolver, the usage shipper, the limiter's sweep,
+//! The tasks beside the requests, each in a service of its own: the feed, the resolver, the usage shipper, the limiter's driver,
 //! the certificate. They end when nothing is in flight any more, not when the listeners close.
 
 use std::future::Future;

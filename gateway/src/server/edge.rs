@@ -2,6 +2,7 @@
 //! (HTTP/1) or side by side (HTTP/2), each under watch. It refuses to look into a request.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,8 +19,8 @@ use super::stop::QUIET;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::metrics::labels::ConnectionRefusal;
-use crate::proxy::Gateway;
-use crate::proxy::lifeline::{Connection, Cut, Lifeline, WatchRules, watch};
+use crate::proxy::lifeline::{Connection, Cut, Lifeline, Ticker, WatchRules, watch};
+use crate::proxy::{Gateway, KEPT_ALIVE};
 use crate::settings::Client;
 
 /// Malformed streams after which an HTTP/2 connection is closed; the framework's own loop has the same bound.
@@ -49,7 +50,7 @@ impl ServerApp for Edge {
             Ok(_permit) if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) => {
                 self.serve_http2(stream, shutdown.clone()).await;
             }
-            Ok(_permit) => self.serve_http1(stream, shutdown).await,
+            Ok(_permit) => Box::pin(self.serve_http1(stream, shutdown)).await,
             Err(reason) => self.metrics.connection_refused(reason),
         }
         None
@@ -69,11 +70,12 @@ impl Edge {
         let mut session = ServerSession::new_http1(stream);
         session.set_read_timeout(Some(self.client.header_timeout));
         let is_stopping = *shutdown.borrow();
-        session.set_keepalive((!is_stopping).then(|| self.client.keepalive_timeout.as_secs().max(1)));
+        session.set_keepalive((!is_stopping).then_some(KEPT_ALIVE));
         session.set_keepalive_reuses_remaining(Some(self.client.requests_per_connection_max));
         let mut is_first = true;
+        let mut ticker = Ticker::new(self.watch_rules());
         while let Some((stream, settings)) =
-            self.serve(session, shutdown, &connection, is_first).await.map(ReusedHttpStream::consume)
+            self.serve(session, shutdown, &connection, is_first, &mut ticker).await.map(ReusedHttpStream::consume)
         {
             is_first = false;
             session = ServerSession::new_http1(stream);
@@ -90,11 +92,13 @@ impl Edge {
         shutdown: &ShutdownWatch,
         connection: &Arc<Connection>,
         is_first: bool,
+        ticker: &mut Ticker,
     ) -> Option<ReusedHttpStream> {
         let lifeline = Arc::new(Lifeline::new(connection.clone()));
-        let serving = self.proxy.process_new_http(session, shutdown);
-        let served = watch(lifeline.clone(), self.watch_rules(), is_first, &self.live, serving).await;
-        if lifeline.cut() == Some(Cut::HeaderDeadline) {
+        // Pinned where it is made: its future is large, and a box for each request costs an allocation and a copy of all of it.
+        let serving = pin!(self.proxy.serve(session, shutdown));
+        let served = watch(lifeline.clone(), self.watch_rules(), is_first, ticker, &self.live, serving).await;
+        if is_first && lifeline.cut() == Some(Cut::HeaderDeadline) {
             self.metrics.connection_refused(ConnectionRefusal::HeaderDeadline);
         }
         served.flatten()
@@ -151,7 +155,8 @@ impl Edge {
         connection.streams.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let open = OpenStream(connection);
-            edge.serve(ServerSession::new_http2(session), &stop, &open.0, true).await;
+            let mut ticker = Ticker::new(edge.watch_rules());
+            edge.serve(ServerSession::new_http2(session), &stop, &open.0, true, &mut ticker).await;
         });
     }
 

@@ -97,6 +97,7 @@ mod tests {
             header_count_max: 100,
             target_bytes_max: 8_192,
             body_bytes_max: 1,
+            redis: None,
         }
     }
 

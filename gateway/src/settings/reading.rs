@@ -4,9 +4,10 @@
 use ::settings::{Reader, Secret, Section, SettingsErrors};
 
 use super::{
-    AccessLog, Admin, Answers, Client, Feed, Https, Limits, Listen, Log, LogFormat, Node, RateLimitHeaders, Settings,
-    Stop, Upstream, Usage,
+    AccessLog, Admin, Answers, Client, Feed, Https, Limits, LimitsRedis, Listen, Log, LogFormat, Node,
+    RateLimitHeaders, RedisKind, Settings, Stop, Upstream, Usage,
 };
+use crate::usage::OnFull;
 
 /// More threads than this are a mistake on any machine that we know of.
 const THREADS_MAX: u64 = 512;
@@ -14,8 +15,13 @@ const THREADS_MAX: u64 = 512;
 const TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// A day: the longest silence worth keeping a connection for.
 const IDLE_S_MAX: u64 = 86_400;
+/// Less than a few of the spool's files is no spool; more than 16 TiB is a mistake.
+const SPOOL_BYTES_LEAST: u64 = 67_108_864;
+const SPOOL_BYTES_CEILING: u64 = 17_592_186_044_416;
 /// The framework's own ceiling for a header is 1 MiB; HTTP/2 is held to 64 KiB.
 const HEADER_BYTES_CEILING: u64 = 1_048_576;
+
+const REDIS_SCHEMES: [&str; 4] = ["redis", "rediss", "unix", "redis+unix"];
 
 pub(crate) fn read(mut reader: Reader) -> Result<Settings, SettingsErrors> {
     let settings = read_all(&mut reader);
@@ -34,6 +40,7 @@ pub(super) fn known_keys() -> Vec<String> {
 
 fn read_all(reader: &mut Reader) -> Settings {
     let threads = reader.section("").integer("threads", 0, 0..=THREADS_MAX);
+    let usage = usage(&mut reader.section("usage"));
     Settings {
         threads: match to_usize(threads) {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -43,10 +50,10 @@ fn read_all(reader: &mut Reader) -> Settings {
         listen: listen(&mut reader.section("listen")),
         admin: Admin { listen: reader.section("admin").socket_addr("listen", "127.0.0.1:9090") },
         feed: feed(&mut reader.section("feed")),
-        usage: usage(&mut reader.section("usage")),
         upstream: upstream(&mut reader.section("upstream")),
         client: client(&mut reader.section("client")),
-        limits: limits(&mut reader.section("limits")),
+        limits: limits(&mut reader.section("limits"), usage.redis_url.as_ref()),
+        usage,
         answers: answers(&mut reader.section("answers")),
         stop: stop(&mut reader.section("stop")),
         log: log(&mut reader.section("log")),
@@ -111,12 +118,18 @@ fn fault_of_control_plane(url: &str) -> Option<&'static str> {
 }
 
 fn usage(section: &mut Section<'_>) -> Usage {
-    let written = section.optional_url("redis_url", &["redis", "rediss", "unix", "redis+unix"]);
+    let written = section.optional_url("redis_url", &REDIS_SCHEMES);
     let from_environment = std::env::var("REDIS_URL").ok().filter(|url| !url.trim().is_empty());
     Usage {
         redis_url: from_environment.map(Secret::new).or_else(|| written.map(|url| Secret::new(url.as_str()))),
         stream: section.string("stream", "apihub:usage"),
         stream_length_max: section.integer("stream_length_max", 100_000, 100..=10_000_000),
+        spool_bytes_max: section.integer("spool_bytes_max", 2_147_483_648, SPOOL_BYTES_LEAST..=SPOOL_BYTES_CEILING),
+        on_usage_full: section.one_of(
+            "on_usage_full",
+            OnFull::Serve,
+            &[("serve", OnFull::Serve), ("refuse", OnFull::Refuse)],
+        ),
     }
 }
 
@@ -154,7 +167,7 @@ fn client(section: &mut Section<'_>) -> Client {
     }
 }
 
-fn limits(section: &mut Section<'_>) -> Limits {
+fn limits(section: &mut Section<'_>, usage_url: Option<&Secret>) -> Limits {
     Limits {
         connections_max: to_usize(section.integer("connections_max", 50_000, 1..=10_000_000)),
         connections_per_address_max: to_usize(section.integer("connections_per_address_max", 10_000, 1..=10_000_000)),
@@ -163,6 +176,54 @@ fn limits(section: &mut Section<'_>) -> Limits {
         header_count_max: to_usize(section.integer("header_count_max", 100, 8..=256)),
         target_bytes_max: to_usize(section.integer("target_bytes_max", 8_192, 256..=65_536)),
         body_bytes_max: section.integer("body_bytes_max", 10_737_418_240, 1..=u64::MAX),
+        redis: limits_redis(section, usage_url),
+    }
+}
+
+/// The same Redis as usage's, unless another one is named.
+fn limits_redis(section: &mut Section<'_>, usage_url: Option<&Secret>) -> Option<LimitsRedis> {
+    let written = section.strings("redis_urls", &[]);
+    for url in &written {
+        if let Some(reason) = fault_of_redis(url) {
+            section.fault("redis_urls", reason);
+        }
+    }
+    let kinds = [("single", RedisIs::Single), ("sentinel", RedisIs::Sentinel), ("cluster", RedisIs::Cluster)];
+    let kind = section.one_of("redis_kind", RedisIs::Single, &kinds);
+    let service = section.string("sentinel_service", "mymaster");
+    let prefix = section.string("redis_prefix", "rl");
+    if prefix.is_empty() || prefix.contains(['{', '}']) {
+        section.fault("redis_prefix", "is a short text without braces");
+    }
+    let from_environment = std::env::var("LIMITS_REDIS_URL").ok().filter(|urls| !urls.trim().is_empty());
+    let urls: Vec<Secret> = match from_environment {
+        Some(urls) => urls.split(',').map(|url| Secret::new(url.trim())).collect(),
+        None if written.is_empty() => usage_url.cloned().into_iter().collect(),
+        None => written.into_iter().map(Secret::new).collect(),
+    };
+    let kind = match kind {
+        RedisIs::Single => RedisKind::Single,
+        RedisIs::Sentinel => RedisKind::Sentinel { service },
+        RedisIs::Cluster => RedisKind::Cluster,
+    };
+    (!urls.is_empty()).then_some(LimitsRedis { urls, kind, prefix })
+}
+
+#[derive(Clone, Copy)]
+enum RedisIs {
+    Single,
+    Sentinel,
+    Cluster,
+}
+
+fn fault_of_redis(text: &str) -> Option<&'static str> {
+    match url::Url::parse(text) {
+        Ok(url) if !REDIS_SCHEMES.contains(&url.scheme()) => {
+            Some("each entry begins with redis://, rediss:// or unix://")
+        }
+        Ok(url) if url.password().is_some() => Some("carries a password; set the variable LIMITS_REDIS_URL instead"),
+        Ok(_) => None,
+        Err(_) => Some("each entry is a URL, as in redis://host:6379"),
     }
 }
 

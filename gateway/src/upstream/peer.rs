@@ -1,7 +1,6 @@
 //! How to connect for one endpoint: version, name for TLS, time-outs, and who may share the connection. It refuses to build
 //! a peer from a name: only checked addresses come in.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -33,10 +32,7 @@ impl PeerPlan<'_> {
         let is_tls = target.scheme == Scheme::Https;
         let alpn = self.alpn(is_tls, is_upgrade);
         let mut peer = HttpPeer::new(address, is_tls, if is_tls { server_name(&target.host) } else { String::new() });
-        // The pool's own key has neither the tenant nor the protocol; authorities are the same for all upstreams.
-        let mut hasher = DefaultHasher::new();
-        (self.organization, alpn_number(&alpn)).hash(&mut hasher);
-        peer.group_key = hasher.finish();
+        peer.group_key = group_key(self.organization, &alpn);
         let timeouts = &self.endpoint.timeouts;
         let bounded = |timeout: Duration| total_left.map_or(timeout, |left| timeout.min(left));
         let connect = bounded(or_default(timeouts.connect_ms, self.defaults.connect_timeout));
@@ -71,6 +67,13 @@ fn server_name(host: &Host<String>) -> String {
         Host::Ipv4(ip) => ip.to_string(),
         Host::Ipv6(ip) => ip.to_string(),
     }
+}
+
+/// The pool's own key has neither the tenant nor the protocol; authorities are the same for all upstreams. An organization's id
+/// is 62 random bits of ours in its second half, and nobody chooses it.
+fn group_key(organization: Uuid, alpn: &ALPN) -> u64 {
+    let (time, random) = organization.as_u64_pair();
+    (random ^ time.rotate_left(32)).wrapping_mul(5).wrapping_add(u64::from(alpn_number(alpn)))
 }
 
 fn alpn_number(alpn: &ALPN) -> u8 {

@@ -1,26 +1,30 @@
-//! Against a real Redis on a unix socket in a directory of its own.
+//! The whole way against a real Redis on a unix socket: from a recorder to entries in the stream, through crashes, take-overs,
+//! a Redis that is away, and storage that is full. The control plane's part (counting and acknowledging) is played here.
 
 mod redis_server;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ::settings::Secret;
 use prost::Message;
-use snapshot::wire::{UsageBatch, UsageEvent};
+use snapshot::wire::{FailedBy, LiveBatch, UsageBatch, Verdict};
+use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use self::redis_server::RedisServer;
-use super::batch::Sealer;
-use super::unsent::Unsent;
 use super::*;
+use crate::metrics::Metrics;
+use crate::metrics::labels::DropReason;
 use crate::metrics::status::PartState;
 
 const STREAM: &str = "usage";
 /// How long anything here may take before it counts as never.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A gateway's usage, shipping to a Redis.
 struct Node {
@@ -28,63 +32,128 @@ struct Node {
     metrics: Arc<Metrics>,
     id: Uuid,
     stop: watch::Sender<bool>,
-    shipper: JoinHandle<()>,
-    recorded: u64,
+    service: JoinHandle<()>,
 }
 
 impl Node {
-    fn start(redis_url: Option<String>, stream_length_max: u64) -> Node {
-        let metrics = Arc::new(Metrics::new("test").unwrap());
-        let id = Uuid::now_v7();
-        let settings = UsageSettings {
-            redis_url: redis_url.map(Secret::new),
-            stream: STREAM.to_owned(),
-            stream_length_max,
-            node_id: id,
-        };
-        let (recorder, shipper) = channel(settings, metrics.clone());
-        let (stop, stopped) = watch::channel(false);
-        Node { recorder, metrics, id, stop, shipper: tokio::spawn(shipper.run(stopped)), recorded: 0 }
+    fn start(redis_url: Option<String>, dir: &Path) -> Node {
+        Node::with(redis_url, dir, |_| {})
     }
 
-    /// Records events that are told apart by their time.
-    fn record(&mut self, events: u64) {
-        for _ in 0..events {
-            let at_ms = i64::try_from(self.recorded).unwrap();
-            self.recorder.record(UsageEvent { at_ms, key: 1, ..UsageEvent::default() });
-            self.recorded += 1;
-        }
+    fn with(redis_url: Option<String>, dir: &Path, change: impl FnOnce(&mut UsageSettings)) -> Node {
+        let metrics = Arc::new(Metrics::new("test").unwrap());
+        let mut settings = UsageSettings {
+            redis_url: redis_url.map(Secret::new),
+            stream: STREAM.to_owned(),
+            stream_length_max: 1_000,
+            node_id: Uuid::from_u128(7),
+            dir: dir.join(DIR),
+            spool_bytes_max: 64 << 20,
+            on_full: OnFull::Serve,
+            threads: 1,
+        };
+        change(&mut settings);
+        let id = settings.node_id;
+        let (recorder, service) = open(settings, metrics.clone()).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        Node { recorder, metrics, id, stop, service: tokio::spawn(service.run(stopped)) }
+    }
+
+    /// Records events that are told apart by their key.
+    fn record(&self, keys: std::ops::Range<u64>) {
+        keys.for_each(|key| self.recorder.record(&record(key, Verdict::Proxied)));
     }
 
     async fn stop(self) -> Arc<Metrics> {
         self.stop.send_replace(true);
-        tokio::time::timeout(PATIENCE, self.shipper).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, self.service).await.unwrap().unwrap();
         self.metrics
     }
 
-    /// Waits until every event is in Redis, in batches numbered from 0 without a gap, each event in one batch.
-    async fn everything_has_arrived(&self, redis: &RedisServer) -> BTreeMap<u64, UsageBatch> {
-        let wanted: Vec<i64> = (0..i64::try_from(self.recorded).unwrap()).collect();
-        eventually("every event is in the stream", || async {
-            let batches = by_sequence(&redis.entries(STREAM).await?);
-            let dense = batches.keys().copied().eq(0..u64::try_from(batches.len()).unwrap());
-            let events: Vec<i64> = batches.values().flat_map(|batch| &batch.events).map(|event| event.at_ms).collect();
-            (dense && events == wanted).then_some(batches)
-        })
-        .await
+    fn lost(&self) -> u64 {
+        let all = [DropReason::RingFull, DropReason::RefusalShed, DropReason::Damaged, DropReason::Stopped];
+        all.into_iter().map(|reason| self.metrics.usage.dropped_so_far(reason)).sum()
     }
 }
 
-/// What a consumer counts: each sequence once. A number that stands for two contents is the fault that must never be.
-fn by_sequence(entries: &[Vec<u8>]) -> BTreeMap<u64, UsageBatch> {
-    let mut batches = BTreeMap::new();
-    for entry in entries {
-        let batch = UsageBatch::decode(entry.as_slice()).unwrap();
-        if let Some(before) = batches.insert(batch.sequence, batch.clone()) {
-            assert_eq!(before, batch, "one number, two contents");
+fn record(key: u64, verdict: Verdict) -> Record {
+    Record {
+        at_ms: crate::clock::unix_ms(),
+        request_id: Uuid::from_u128(u128::from(key)),
+        key,
+        subscription: 2,
+        product: 3,
+        endpoint: 4,
+        plan: 5,
+        method: MethodCode::of(&http::Method::GET),
+        status: 200,
+        verdict,
+        failed_by: FailedBy::Nobody,
+        request_bytes: 1,
+        response_bytes: 2,
+        latency_us: 3,
+        upstream_latency_us: 4,
+        upstream_contacted: true,
+        test_key: false,
+    }
+}
+
+/// What a consumer keeps: each batch once, by epoch and number. A name that stands for two contents is the fault that must
+/// never be.
+#[derive(Default)]
+struct Database {
+    batches: BTreeMap<(Vec<u8>, u64), UsageBatch>,
+    duplicates: usize,
+}
+
+impl Database {
+    fn take(&mut self, entries: &[Vec<u8>]) {
+        for entry in entries {
+            let batch = UsageBatch::decode(entry.as_slice()).unwrap();
+            let name = (batch.epoch.clone(), batch.sequence);
+            if let Some(before) = self.batches.insert(name, batch.clone()) {
+                assert_eq!(before, batch, "one name, two contents");
+                self.duplicates += 1;
+            }
         }
     }
-    batches
+
+    fn keys(&self) -> Vec<u64> {
+        let mut keys: Vec<u64> = self.batches.values().flat_map(|batch| &batch.events).map(|event| event.key).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// Events and what rows stand for.
+    fn count(&self) -> u64 {
+        let rows = self.batches.values().flat_map(|batch| &batch.rows).map(|row| row.count).sum::<u64>();
+        rows + u64::try_from(self.keys().len()).unwrap()
+    }
+
+    /// By epoch: up to which number nothing is missing.
+    fn contiguous(&self) -> BTreeMap<Vec<u8>, u64> {
+        let mut all = BTreeMap::new();
+        for (epoch, sequence) in self.batches.keys() {
+            let next = all.entry(epoch.clone()).or_insert(0);
+            *next += u64::from(*next == *sequence);
+        }
+        all.into_iter().filter(|(_, next)| *next > 0).map(|(epoch, next)| (epoch, next - 1)).collect()
+    }
+
+    fn is_dense(&self) -> bool {
+        let contiguous = self.contiguous();
+        self.batches.keys().all(|(epoch, sequence)| contiguous.get(epoch).is_some_and(|last| sequence <= last))
+    }
+}
+
+/// Takes everything out of the stream, keeps it, and acknowledges it: what a control plane does.
+async fn consume(redis: &RedisServer, database: &mut Database) -> Option<()> {
+    database.take(&redis.take(STREAM).await?);
+    for (epoch, sequence) in database.contiguous() {
+        let epoch = Uuid::from_slice(&epoch).unwrap();
+        redis.set(&format!("usage:ack:{}:{epoch}", Uuid::from_u128(7)), &sequence.to_string()).await?;
+    }
+    Some(())
 }
 
 async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
@@ -98,132 +167,302 @@ async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl
     }
 }
 
-#[tokio::test]
-async fn events_arrive_in_batches_with_dense_numbers_and_one_epoch() {
-    let redis = RedisServer::start();
-    let mut node = Node::start(Some(redis.url()), 1_000);
-    node.record(2_500);
-    let batches = node.everything_has_arrived(&redis).await;
-    assert!(batches.len() >= 3, "a batch holds at most {BATCH_EVENTS_MAX}");
-    let first = &batches[&0];
-    assert_eq!(first.node_id, node.id.as_bytes());
-    assert!(batches.values().all(|batch| batch.epoch == first.epoch && batch.events.len() <= BATCH_EVENTS_MAX));
-    assert_eq!(node.metrics.status.redis(), PartState::Up);
-    assert_eq!(node.metrics.usage.unsent_batches.get(), 0);
+/// Consumes until every key of the range is there, each once.
+async fn all_arrive(redis: &RedisServer, keys: std::ops::Range<u64>) -> Database {
+    let wanted: Vec<u64> = keys.collect();
+    let database = tokio::sync::Mutex::new(Database::default());
+    eventually("every event arrives", || async {
+        let mut database = database.lock().await;
+        consume(redis, &mut database).await?;
+        (database.keys() == wanted && database.is_dense()).then_some(())
+    })
+    .await;
+    database.into_inner()
+}
+
+fn dir() -> TempDir {
+    tempfile::tempdir().unwrap()
 }
 
 #[tokio::test]
-async fn a_single_event_does_not_wait_for_company_for_ever() {
-    let redis = RedisServer::start();
-    let mut node = Node::start(Some(redis.url()), 1_000);
-    node.record(1);
-    node.everything_has_arrived(&redis).await;
+async fn events_arrive_in_dense_batches_of_one_epoch_with_a_watermark() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    let node = Node::start(Some(redis.url()), dir.path());
+    node.record(0..9_500);
+    let database = all_arrive(&redis, 0..9_500).await;
+    assert!(database.batches.len() >= 3);
+    let last = database.batches.values().next_back().unwrap();
+    assert_eq!(last.node_id, node.id.as_bytes());
+    assert!(crate::clock::unix_ms() - last.low_watermark_ms < 60_000);
+    assert!(database.batches.values().all(|batch| batch.epoch == last.epoch && !batch.closes_epoch));
+    assert_eq!((node.metrics.status.redis(), node.lost()), (PartState::Up, 0));
+    let acknowledged = || async { (node.metrics.usage.unacknowledged_batches.get() == 0).then_some(()) };
+    eventually("the acknowledgement is read", acknowledged).await;
+    assert_eq!(node.metrics.usage.events_total.get(), 9_500);
 }
 
 #[tokio::test]
-async fn what_is_recorded_while_redis_is_killed_arrives_after_it_is_back_without_gap_or_renumbering() {
-    let mut redis = RedisServer::start();
-    let mut node = Node::start(Some(redis.url()), 1_000);
-    node.record(1_500);
-    node.everything_has_arrived(&redis).await;
+async fn what_is_recorded_while_redis_is_killed_arrives_after_it_is_back() {
+    let (mut redis, dir) = (RedisServer::start(), dir());
+    let node = Node::start(Some(redis.url()), dir.path());
+    node.record(0..1_500);
+    eventually("some is sent", || async { (redis.length(STREAM).await? > 0).then_some(()) }).await;
     redis.kill();
-    node.record(4_000);
+    node.record(1_500..5_000);
     eventually("the node notices", || async { (node.metrics.status.redis() == PartState::Down).then_some(()) }).await;
-    node.record(700);
+    node.record(5_000..6_000);
     redis.start_again();
-    node.everything_has_arrived(&redis).await;
-    let metrics = node.stop().await;
-    assert_eq!(metrics.usage.dropped_so_far(DropReason::QueueFull), 0);
-    assert_eq!(metrics.usage.dropped_so_far(DropReason::Stopped), 0);
+    all_arrive(&redis, 0..6_000).await;
+    assert_eq!(node.lost(), 0);
+}
+
+#[tokio::test]
+async fn what_a_flushed_redis_forgot_is_sent_again() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    let node = Node::start(Some(redis.url()), dir.path());
+    node.record(0..100);
+    eventually("it is sent", || async { (redis.length(STREAM).await? > 0).then_some(()) }).await;
+    redis.flush_all().await;
+    node.record(100..200);
+    all_arrive(&redis, 0..200).await;
+    assert!(node.metrics.usage.batches_resent_total.get() > 0);
+}
+
+#[tokio::test]
+async fn what_waits_in_the_stream_is_not_sent_again() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    let node = Node::start(Some(redis.url()), dir.path());
+    node.record(0..10);
+    eventually("it is sent", || async { (redis.length(STREAM).await? > 0).then_some(()) }).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(node.metrics.usage.batches_resent_total.get(), 0);
+    assert_eq!(all_arrive(&redis, 0..10).await.duplicates, 0);
 }
 
 #[tokio::test]
 async fn a_batch_whose_answer_was_lost_is_sent_again_under_its_own_number() {
-    let mut redis = RedisServer::start();
-    let mut node = Node::start(Some(redis.url()), 1_000);
-    node.record(10);
-    node.everything_has_arrived(&redis).await;
+    let (mut redis, dir) = (RedisServer::start(), dir());
+    let node = Node::start(Some(redis.url()), dir.path());
+    node.record(0..10);
+    all_arrive(&redis, 0..10).await;
     // Frozen, Redis takes the bytes but does not answer; the node gives up waiting and connects again.
     redis.freeze();
-    node.record(10);
-    let failures = || async { (node.metrics.usage.send_failures_total.get() >= 1).then_some(()) };
+    node.record(10..20);
+    let failures = || async { (node.metrics.usage.send_failures_total.get() >= 2).then_some(()) };
     eventually("a send times out", failures).await;
     redis.thaw();
-    node.everything_has_arrived(&redis).await;
-    // It runs what it had taken before it froze, and then what was sent again: one number, one content, two entries.
-    eventually("both sends are in the stream", || async {
-        let entries = redis.entries(STREAM).await?;
-        (entries.len() > by_sequence(&entries).len()).then_some(())
+    let mut database = Database::default();
+    eventually("it arrives", || {
+        let redis = &redis;
+        async move { (redis.length(STREAM).await? > 0).then_some(()) }
     })
     .await;
+    // Both sends may be there, or one; never two contents.
+    while database.keys() != (10..20).collect::<Vec<_>>() {
+        consume(&redis, &mut database).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
 async fn a_full_stream_holds_batches_back_until_it_is_consumed() {
-    let redis = RedisServer::start();
-    let mut node = Node::start(Some(redis.url()), 2);
-    node.record(10_000);
-    eventually("the cap is reached", || async { (redis.length(STREAM).await? == 2).then_some(()) }).await;
-    eventually("batches are held", || async { (node.metrics.usage.unsent_batches.get() >= 8).then_some(()) }).await;
-    assert_eq!(redis.length(STREAM).await, Some(2));
-    let mut counted = 0;
-    while counted < 10_000 {
-        let taken = eventually("a consumer gets more", || redis.take(STREAM)).await;
-        counted += by_sequence(&taken).values().map(|batch| batch.events.len()).sum::<usize>();
-    }
-    assert_eq!(counted, 10_000);
+    let (redis, dir) = (RedisServer::start(), dir());
+    let node = Node::with(Some(redis.url()), dir.path(), |settings| settings.stream_length_max = 2);
+    node.record(0..8_001);
+    eventually("the cap is reached", || async { (redis.length(STREAM).await? >= 2).then_some(()) }).await;
+    node.record(8_001..30_000);
+    let sealed = || async { (node.metrics.usage.batches_sealed_total.get() >= 7).then_some(()) };
+    eventually("batches are held", sealed).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(redis.length(STREAM).await.unwrap() < 7);
+    all_arrive(&redis, 0..30_000).await;
 }
 
 #[tokio::test]
-async fn stopping_hands_over_what_is_left() {
-    let redis = RedisServer::start();
-    let mut node = Node::start(Some(redis.url()), 1_000);
-    node.record(3_210);
+async fn stopping_closes_the_epoch_and_hands_over_what_is_left() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    let node = Node::start(Some(redis.url()), dir.path());
+    node.record(0..3_210);
     let recorder = node.recorder.clone();
     let metrics = node.stop().await;
-    let batches = by_sequence(&redis.entries(STREAM).await.unwrap());
-    assert_eq!(batches.values().map(|batch| batch.events.len()).sum::<usize>(), 3_210);
-    recorder.record(UsageEvent::default());
+    let mut database = Database::default();
+    database.take(&redis.entries(STREAM).await.unwrap());
+    assert_eq!(database.keys().len(), 3_210);
+    assert!(database.is_dense() && database.batches.values().next_back().unwrap().closes_epoch);
+    recorder.record(&record(1, Verdict::Proxied));
     assert_eq!(metrics.usage.dropped_so_far(DropReason::Stopped), 1, "what comes later is counted");
 }
 
 #[tokio::test]
+async fn a_successor_ships_what_its_predecessor_could_not_and_the_rest_goes() {
+    let (mut redis, dir) = (RedisServer::start(), dir());
+    redis.kill();
+    let first = Node::start(Some(redis.url()), dir.path());
+    first.record(0..5_000);
+    first.stop().await;
+    redis.start_again();
+    let second = Node::start(Some(redis.url()), dir.path());
+    second.record(5_000..5_100);
+    let database = all_arrive(&redis, 0..5_100).await;
+    let epochs: std::collections::BTreeSet<_> = database.batches.keys().map(|(epoch, _)| epoch.clone()).collect();
+    assert_eq!(epochs.len(), 2);
+    assert_eq!(second.metrics.usage.epochs_adopted_total.get(), 1);
+    assert_eq!(database.batches.values().filter(|batch| batch.closes_epoch).count(), 1);
+}
+
+#[tokio::test]
+async fn the_rings_of_a_process_that_never_sealed_are_taken_over_exactly_and_only_when_it_is_gone() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    let settings = |threads| UsageSettings {
+        redis_url: Some(Secret::new(redis.url())),
+        stream: STREAM.to_owned(),
+        stream_length_max: 1_000,
+        node_id: Uuid::from_u128(7),
+        dir: dir.path().join(DIR),
+        spool_bytes_max: 64 << 20,
+        on_full: OnFull::Serve,
+        threads,
+    };
+    // As in an upgrade: the old process still records when the new one begins.
+    let metrics = Arc::new(Metrics::new("test").unwrap());
+    let (recorder, never_run) = open(settings(3), metrics).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..5 {
+            let recorder = recorder.clone();
+            scope
+                .spawn(move || (0..1_000).for_each(|n| recorder.record(&record(thread * 1_000 + n, Verdict::Proxied))));
+        }
+    });
+    let node = Node::start(Some(redis.url()), dir.path());
+    node.record(5_000..5_010);
+    all_arrive(&redis, 5_000..5_010).await;
+    assert_eq!(node.metrics.usage.epochs_adopted_total.get(), 0, "its process lives");
+    drop((recorder, never_run));
+    let database = all_arrive(&redis, 0..5_000).await;
+    assert_eq!(node.metrics.usage.events_recovered_total.get(), 5_000);
+    assert!(database.batches.values().any(|batch| batch.closes_epoch));
+    // Acknowledged, but kept for a day; its rings are gone.
+    let files = std::fs::read_dir(dir.path().join(DIR)).unwrap().flatten();
+    let rings = files.flat_map(|epoch| std::fs::read_dir(epoch.path()).unwrap().flatten());
+    let rings = rings.filter(|file| file.path().extension().is_some_and(|extension| extension == "ring")).count();
+    assert_eq!(rings, 3, "those of the process that runs");
+}
+
+#[tokio::test]
+async fn a_flood_of_refusals_displaces_nothing_that_can_be_billed_and_fills_no_stream() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    let metrics = Arc::new(Metrics::new("test").unwrap());
+    let settings = UsageSettings {
+        redis_url: Some(Secret::new(redis.url())),
+        stream: STREAM.to_owned(),
+        stream_length_max: 1_000,
+        node_id: Uuid::from_u128(7),
+        dir: dir.path().join(DIR),
+        spool_bytes_max: 64 << 20,
+        on_full: OnFull::Serve,
+        threads: 1,
+    };
+    let (recorder, service) = open(settings, metrics.clone()).unwrap();
+    // Nobody empties the rings yet.
+    (0..400_000).for_each(|_| recorder.record(&record(9, Verdict::RateLimited)));
+    (0..50_000).for_each(|key| recorder.record(&record(key + 10, Verdict::Proxied)));
+    let usage = &metrics.usage;
+    assert_eq!(usage.dropped_so_far(DropReason::RingFull), 0, "every billable event found room");
+    let shed = usage.dropped_so_far(DropReason::RefusalShed);
+    let (stop, stopped) = watch::channel(false);
+    let service = tokio::spawn(service.run(stopped));
+    let mut database = Database::default();
+    while database.count() < 450_000 - shed {
+        consume(&redis, &mut database).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(database.count(), 450_000 - shed);
+    let keys = database.keys();
+    assert_eq!(keys.iter().filter(|key| **key >= 10).count(), 50_000);
+    assert!(keys.len() < 60_000, "most refusals are sums: {}", keys.len());
+    stop.send_replace(true);
+    service.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_live_row_is_there_at_once_and_counts_tell_of_all() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    let node = Node::start(Some(redis.url()), dir.path());
+    let began = Instant::now();
+    node.record(0..5_000);
+    let mut batches: Vec<LiveBatch> = Vec::new();
+    while batches.iter().flat_map(|batch| &batch.counts).map(|count| count.count).sum::<u64>() < 5_000 {
+        let entries = redis.entries("usage:live").await.unwrap_or_default();
+        batches = entries.iter().map(|entry| LiveBatch::decode(entry.as_slice()).unwrap()).collect();
+        assert!(began.elapsed() < PATIENCE);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(batches.iter().all(|batch| batch.events.len() <= 200 && !batch.events.is_empty()));
+    assert!(batches.iter().map(|batch| batch.sequence).eq(0..u64::try_from(batches.len()).unwrap()));
+    assert_eq!(node.metrics.usage.live_lost_total.get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_absence_of_redis_is_summed_up_exactly_and_stays_within_its_room() {
+    const EVENTS: u64 = 900_000;
+    let (mut redis, dir) = (RedisServer::start(), dir());
+    redis.kill();
+    let node = Node::with(Some(redis.url()), dir.path(), |settings| settings.spool_bytes_max = 32 << 20);
+    for first in (0..EVENTS).step_by(20_000) {
+        for number in first..first + 20_000 {
+            node.recorder.record(&record(number % 50, Verdict::Proxied));
+        }
+        // Not faster than it is stored, or the rings would overflow.
+        let stored = || async { (node.metrics.usage.events_total.get() >= first).then_some(()) };
+        eventually("it is collected", stored).await;
+    }
+    let summed = || async { (node.metrics.usage.events_summed_total.get() > EVENTS / 4).then_some(()) };
+    eventually("much of it is sums", summed).await;
+    assert!(node.metrics.usage.spool_bytes.get() <= 32 << 20);
+    redis.start_again();
+    let mut database = Database::default();
+    let deadline = Instant::now() + PATIENCE;
+    while database.count() < EVENTS {
+        consume(&redis, &mut database).await;
+        assert!(Instant::now() < deadline, "{} of {EVENTS} arrived", database.count());
+    }
+    assert!(database.is_dense());
+    assert_eq!((database.count(), node.lost()), (EVENTS, 0));
+    let mut by_key = BTreeMap::<u64, u64>::new();
+    for batch in database.batches.values() {
+        batch.events.iter().for_each(|event| *by_key.entry(event.key).or_default() += 1);
+        batch.rows.iter().for_each(|row| *by_key.entry(row.key).or_default() += row.count);
+    }
+    assert!(by_key.values().eq([EVENTS / 50; 50].iter()));
+}
+
+#[tokio::test]
 async fn without_a_redis_url_every_event_is_counted_as_dropped() {
-    let mut node = Node::start(None, 1_000);
-    node.record(25);
-    let dropped = || async { (node.metrics.usage.dropped_so_far(DropReason::NotConfigured) == 25).then_some(()) };
-    eventually("all are counted", dropped).await;
+    let dir = dir();
+    let node = Node::start(None, dir.path());
+    node.record(0..25);
+    assert_eq!(node.metrics.usage.dropped_so_far(DropReason::NotConfigured), 25);
+    assert!(!dir.path().join(DIR).exists());
     node.stop().await;
 }
 
 #[tokio::test]
-async fn a_queue_that_nobody_empties_drops_and_counts_and_never_blocks() {
-    let metrics = Arc::new(Metrics::new("test").unwrap());
-    let settings =
-        UsageSettings { redis_url: None, stream: STREAM.to_owned(), stream_length_max: 1, node_id: Uuid::nil() };
-    let (recorder, _shipper) = channel(settings, metrics.clone());
-    for _ in 0..QUEUE_EVENTS_MAX + 5 {
-        recorder.record(UsageEvent::default());
-    }
-    assert_eq!(metrics.usage.dropped_so_far(DropReason::QueueFull), 5);
-    assert_eq!(recorder.queued(), QUEUE_EVENTS_MAX);
-}
-
-#[tokio::test]
-async fn unsent_batches_are_bounded_and_leave_in_order_only_when_confirmed() {
-    let unsent = Unsent::new(2);
-    let mut sealer = Sealer::new(Uuid::nil());
-    unsent.push(sealer.seal(vec![UsageEvent::default(); 3])).unwrap();
-    unsent.push(sealer.seal(vec![UsageEvent::default(); 4])).unwrap();
-    assert!(unsent.push(sealer.seal(Vec::new())).is_err());
-    assert_eq!(unsent.events(), 7);
-    assert_eq!(unsent.oldest().await.unwrap().sequence, 0);
-    unsent.confirm(1);
-    assert_eq!(unsent.oldest().await.unwrap().sequence, 0, "only the oldest can be confirmed");
-    unsent.confirm(0);
-    unsent.room().await;
-    assert_eq!(unsent.oldest().await.unwrap().sequence, 1);
-    unsent.confirm(1);
-    unsent.close();
-    assert!(unsent.oldest().await.is_none());
+async fn a_full_disk_loses_nothing_until_the_rings_are_full_and_then_counts_or_refuses() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    let node = Node::with(Some(redis.url()), dir.path(), |settings| {
+        (settings.spool_bytes_max, settings.on_full) = (10, OnFull::Refuse);
+    });
+    node.record(0..10_000);
+    let failed = || async { (node.metrics.usage.store_failures_total.get() > 0).then_some(()) };
+    eventually("it notices", failed).await;
+    assert!(!node.recorder.must_refuse() && node.lost() == 0, "the rings hold it");
+    node.record(10_000..65_536);
+    eventually("it refuses", || async { node.recorder.must_refuse().then_some(()) }).await;
+    node.record(0..131_072 + 5);
+    assert_eq!(node.metrics.usage.dropped_so_far(DropReason::RingFull), 5, "beyond both rings losses are counted");
+    // With room again nothing of it is missing: a successor has it.
+    node.service.abort();
+    let metrics = node.metrics.clone();
+    drop(node);
+    assert_eq!(metrics.usage.batches_sealed_total.get(), 0);
 }

@@ -7,18 +7,18 @@ use crate::mutant::{self, Mutant};
 use crate::terms::UNITS;
 use crate::wire::Refund;
 
-/// A bucket may be this many times its size below full: itself, and its size again in debts, twice.
-const USED_BURSTS_MAX: i64 = 3;
+/// A key may be this many times its size below full: itself, and its size again in debts, twice.
+pub(super) const USED_BURSTS_MAX: i64 = 3;
 /// What a key outlives its refill by.
 const KEEP_US: u64 = 60_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bucket {
-    per_minute: i64,
-    burst: i64,
+    pub(super) per_minute: i64,
+    pub(super) burst: i64,
     /// Units missing at `stamp_us`.
-    used: i64,
-    stamp_us: u64,
+    pub(super) used: i64,
+    pub(super) stamp_us: u64,
 }
 
 impl Bucket {

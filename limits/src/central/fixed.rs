@@ -1,6 +1,6 @@
 //! The fixed window: tokens granted for the present minute of Redis' clock, and void with it. Refuses to look further back.
 
-use super::bucket::rebase;
+use super::bucket::{USED_BURSTS_MAX, rebase};
 use crate::terms::{LEASE_MAX_US, UNITS};
 use crate::wire::Refund;
 
@@ -10,10 +10,10 @@ const KEEP_US: u64 = 60_000_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FixedWindow {
-    limit: i64,
+    pub(super) limit: i64,
     /// Windows since Redis' epoch.
-    window: u64,
-    granted: i64,
+    pub(super) window: u64,
+    pub(super) granted: i64,
 }
 
 impl FixedWindow {
@@ -34,7 +34,7 @@ impl FixedWindow {
     }
 
     pub(super) fn debit(&mut self, tokens: u32) {
-        self.granted += i64::from(tokens);
+        self.granted = (self.granted + i64::from(tokens)).min(USED_BURSTS_MAX * self.limit);
     }
 
     /// Only into the window that it was taken from.
@@ -57,6 +57,10 @@ impl FixedWindow {
 
     pub(super) fn wait_us(&self, now_us: u64) -> u64 {
         if self.granted < self.limit { 0 } else { self.end_us().saturating_sub(now_us) }
+    }
+
+    pub(super) fn grows_us(&self, now_us: u64) -> u64 {
+        if self.granted > 0 { self.end_us().saturating_sub(now_us) } else { 0 }
     }
 
     pub(super) fn expires_us(&self) -> u64 {

@@ -10,16 +10,16 @@ use crate::wire::{Ask, Refund};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyState {
-    revision: u64,
+    pub(super) revision: u64,
     /// Redis' time when this state began; what was granted before is none of its business.
-    born_us: u64,
+    pub(super) born_us: u64,
     /// Tokens ever refunded.
-    credited: u64,
-    count: Count,
+    pub(super) credited: u64,
+    pub(super) count: Count,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Count {
+pub(super) enum Count {
     Bucket(Bucket),
     Fixed(FixedWindow),
     Sliding(SlidingWindow),
@@ -119,6 +119,14 @@ impl KeyState {
             Count::Bucket(bucket) => bucket.wait_us(),
             Count::Fixed(window) => window.wait_us(now_us),
             Count::Sliding(window) => window.wait_us(now_us),
+        }
+    }
+
+    pub(super) fn grows_us(&self, now_us: u64) -> u64 {
+        match &self.count {
+            Count::Bucket(_) => 0,
+            Count::Fixed(window) => window.grows_us(now_us),
+            Count::Sliding(window) => window.grows_us(now_us),
         }
     }
 

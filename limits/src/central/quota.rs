@@ -3,10 +3,10 @@
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct QuotaState {
-    period: u32,
-    used: u64,
+    pub(super) period: u32,
+    pub(super) used: u64,
     /// When this period's count began; refunds of earlier grants belong to another.
-    since_us: u64,
+    pub(super) since_us: u64,
 }
 
 impl QuotaState {

@@ -2,7 +2,7 @@
 //! life of a lease as well, so that what is *spent* in any true minute stays within the limit, not only what is granted.
 //! Refuses to weight the oldest sub-window, which would admit up to twice the limit.
 
-use super::bucket::rebase;
+use super::bucket::{USED_BURSTS_MAX, rebase};
 use super::fixed::WINDOW_US;
 use crate::terms::{LEASE_MAX_US, UNITS};
 use crate::wire::Refund;
@@ -15,11 +15,11 @@ const SUB_US: u64 = (WINDOW_US + LEASE_MAX_US).div_ceil(SUBS_WHOLE);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlidingWindow {
-    limit: i64,
+    pub(super) limit: i64,
     /// The newest sub-window, since Redis' epoch.
-    head: u64,
+    pub(super) head: u64,
     /// By age, the newest first.
-    counts: [i64; SUBS],
+    pub(super) counts: [i64; SUBS],
 }
 
 impl SlidingWindow {
@@ -45,7 +45,7 @@ impl SlidingWindow {
 
     pub(super) fn debit(&mut self, tokens: u32) {
         if let Some(newest) = self.counts.first_mut() {
-            *newest += i64::from(tokens);
+            *newest = (*newest + i64::from(tokens)).min(USED_BURSTS_MAX * self.limit);
         }
     }
 
@@ -60,24 +60,37 @@ impl SlidingWindow {
     }
 
     pub(super) fn level(&self) -> i64 {
-        (self.limit - self.counts.iter().sum::<i64>()) * UNITS
+        (self.limit - self.used_tokens()).max((1 - USED_BURSTS_MAX) * self.limit) * UNITS
     }
 
     /// Until enough of the oldest sub-windows have left.
     pub(super) fn wait_us(&self, now_us: u64) -> u64 {
-        let mut over = 1 - self.level() / UNITS;
+        let mut over = 1 + self.used_tokens() - self.limit;
         if over <= 0 {
             return 0;
         }
-        for (kept, count) in (0_u64..).zip(self.counts.iter()).collect::<Vec<_>>().into_iter().rev() {
+        for (age, count) in self.oldest_first() {
             over -= count;
             if over <= 0 {
-                // The sub-window of this age leaves when the head is SUBS past it.
-                let leaves = self.head - kept.min(self.head) + SUBS_WHOLE + 1;
-                return (leaves * SUB_US).saturating_sub(now_us);
+                return self.leaves_us(age).saturating_sub(now_us);
             }
         }
         WINDOW_US
+    }
+
+    /// Until the oldest sub-window that counts anything has left.
+    pub(super) fn grows_us(&self, now_us: u64) -> u64 {
+        let oldest = self.oldest_first().find(|(_, count)| *count > 0);
+        oldest.map_or(0, |(age, _)| self.leaves_us(age).saturating_sub(now_us))
+    }
+
+    fn oldest_first(&self) -> impl Iterator<Item = (u64, i64)> {
+        (0..=SUBS_WHOLE).rev().zip(self.counts.into_iter().rev())
+    }
+
+    /// A sub-window of this age leaves when the head is SUBS past it.
+    fn leaves_us(&self, age: u64) -> u64 {
+        (self.head - age.min(self.head) + SUBS_WHOLE + 1) * SUB_US
     }
 
     pub(super) fn expires_us(&self) -> u64 {
@@ -85,7 +98,11 @@ impl SlidingWindow {
     }
 
     pub(super) fn used(&self) -> (u64, u64) {
-        let used = self.counts.iter().sum::<i64>();
+        let used = self.used_tokens().min(USED_BURSTS_MAX * self.limit);
         (used.max(0).unsigned_abs(), self.limit.unsigned_abs())
+    }
+
+    pub(super) fn used_tokens(&self) -> i64 {
+        self.counts.iter().sum()
     }
 }

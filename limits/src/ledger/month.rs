@@ -31,10 +31,14 @@ pub(super) struct Month {
 }
 
 impl Month {
-    /// The same month under other terms, or a new one.
+    /// The same month under other terms, or a new one. Another number of included requests changes what is left by as much.
     pub(super) fn follow(before: Option<Month>, terms: MonthTerms) -> Month {
         match before {
-            Some(month) if month.terms.period == terms.period => Month { terms, ..month },
+            Some(month) if month.terms.period == terms.period => {
+                let more = signed(terms.included).saturating_sub(signed(month.terms.included));
+                let moved = |left: Option<i64>| left.map(|left| left.saturating_add(more));
+                Month { terms, left: moved(month.left), alone: moved(month.alone), ..month }
+            }
             _ => Month { terms, left: None, told_at_ns: 0, alone: None, spent_alone: 0 },
         }
     }
@@ -55,6 +59,16 @@ impl Month {
         self.alone.is_some_and(|alone| alone < 1).then_some(RETRY_NS)
     }
 
+    /// As `refuses`, while Redis does not answer: the node spends its part of the last remainder and no more.
+    pub(super) fn refuses_alone(&self, fleet: u32, now_ns: u64) -> Option<u64> {
+        let bound = self.terms.hard && now_ns < self.terms.ends_ns;
+        (bound && self.alone.unwrap_or_else(|| self.share(fleet)) < 1).then_some(RETRY_NS)
+    }
+
+    pub(super) fn known_left(&self) -> Option<i64> {
+        self.left.or(self.alone)
+    }
+
     /// When to ask whether a lost count is back, without asking for tokens.
     pub(super) fn probe_at_ns(&self) -> Option<u64> {
         self.alone.filter(|alone| *alone < 1).map(|_| self.told_at_ns.saturating_add(RETRY_NS))
@@ -71,6 +85,11 @@ impl Month {
         }
     }
 
+    /// Redis has lost the count.
+    pub(super) fn is_alone(&self) -> bool {
+        self.alone.is_some()
+    }
+
     /// Counts what was admitted without Redis' count.
     pub(super) fn spend_alone(&mut self, tokens: u32) {
         self.spent_alone = self.spent_alone.saturating_add(i64::from(tokens));
@@ -81,11 +100,20 @@ impl Month {
         self.spent_alone = 0;
     }
 
-    /// A month of which nothing was ever heard counts as untouched.
     fn start_alone(&mut self, fleet: u32) {
-        let included = i64::try_from(self.terms.included).unwrap_or(i64::MAX);
-        let left = self.left.take().unwrap_or(included);
-        let share = left.div_euclid(i64::from(fleet.max(1))).saturating_sub(self.spent_alone);
+        let share = self.share(fleet);
+        self.left = None;
         self.alone.get_or_insert(share);
     }
+
+    /// This node's part of what was left, less what it has spent of it. A month of which nothing was ever heard counts as
+    /// untouched.
+    fn share(&self, fleet: u32) -> i64 {
+        let left = self.left.unwrap_or_else(|| signed(self.terms.included));
+        left.div_euclid(i64::from(fleet.max(1))).saturating_sub(self.spent_alone)
+    }
+}
+
+fn signed(included: u64) -> i64 {
+    i64::try_from(included).unwrap_or(i64::MAX)
 }

@@ -33,6 +33,8 @@ impl Ledger {
         self.is_told = true;
         let level = grant.level.div_euclid(UNITS);
         slot.set_contact(level, now_ns);
+        let grows_ns = grant.grows_us.saturating_mul(US_NS);
+        slot.set_grows(if grows_ns == 0 { 0 } else { now_ns.saturating_add(grows_ns) });
         self.level_is_high = level * 2 >= i64::from(self.policy.burst());
         self.limit_overdraft(slot, grant, level, settling, now_ns);
         self.calm_down(ask, grant, level, jitter, now_ns);

@@ -10,11 +10,12 @@ use crate::mutant::{self, Mutant};
 
 type Check = (&'static str, fn() -> Option<String>);
 
-const CHECKS: [Check; 7] = [
+const CHECKS: [Check; 8] = [
     ("rough network", rough_network),
     ("overload", overload),
     ("sparse requests everywhere", sparse),
     ("hoarding", hoarding),
+    ("keys given up", given_up),
     ("ask storm", storm),
     ("generations", crate::slot::tests::generations),
     ("chain of refunds", crate::central::tests::chain_of_refunds),
@@ -50,6 +51,14 @@ fn sparse() -> Option<String> {
     first_offence(
         (1..=2).map(|seed| Scenario::example(vec![Phase::new(Shape::Even, 6, 60_000)]).of(120, 40, 20).seed(seed)),
     )
+}
+
+/// Every request comes to a key that was given up if that was possible.
+fn given_up() -> Option<String> {
+    first_offence([Shape::Even, Shape::Hop { every_ms: 300 }].into_iter().map(|shape| Scenario {
+        closing: true,
+        ..Scenario::example(vec![Phase::new(shape, 8, 20_000)]).of(600, 100, 5)
+    }))
 }
 
 fn hoarding() -> Option<String> {

@@ -98,6 +98,7 @@ fn scenario(sizes: Sizes, algorithm: Algorithm, length_ms: u64) -> impl Strategy
             duration_ms: phases.iter().map(|phase| phase.for_ms).sum(),
             phases,
             faults,
+            closing: seed % 4 == 0,
         },
     )
 }

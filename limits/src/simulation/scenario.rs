@@ -70,6 +70,8 @@ pub(crate) struct Scenario {
     pub(crate) phases: Vec<Phase>,
     pub(crate) duration_ms: u64,
     pub(crate) faults: Vec<(u64, Fault)>,
+    /// Nodes give a key up whenever they may, and take it on again with the next request.
+    pub(crate) closing: bool,
 }
 
 impl Scenario {
@@ -99,6 +101,7 @@ impl Scenario {
             duration_ms: phases.iter().map(|phase| phase.for_ms).sum(),
             phases,
             faults: Vec::new(),
+            closing: false,
         }
     }
 

@@ -4,11 +4,13 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Dice;
 use super::oracle::{Oracle, Purse};
 use super::scenario::{Fault, Network, Scenario};
 use super::traffic::{Exact, arrivals};
+use crate::bound::Bound;
 use crate::central::Group;
 use crate::ledger::{Reach, Unknown};
 use crate::mutant::{self, Mutant};
@@ -54,6 +56,8 @@ struct Node {
     is_alone: bool,
     was_alone: bool,
     purse: Purse,
+    /// Of the ledgers that were given up.
+    expired: u64,
 }
 
 /// What a run came to.
@@ -80,6 +84,7 @@ pub(crate) struct Outcome {
 pub(crate) struct World {
     scenario: Scenario,
     terms: Terms,
+    bound: Bound,
     now_ns: u64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
     bodies: BTreeMap<u64, Event>,
@@ -118,6 +123,7 @@ impl World {
     fn new(scenario: &Scenario) -> World {
         let mut world = World {
             terms: scenario.terms(),
+            bound: Bound::of(&scenario.policy(), scenario.fleet),
             now_ns: 0,
             events: BinaryHeap::new(),
             bodies: BTreeMap::new(),
@@ -203,6 +209,7 @@ impl World {
             is_alone: false,
             was_alone: false,
             purse: Purse::default(),
+            expired: 0,
         });
         self.pump(node);
     }
@@ -214,12 +221,26 @@ impl World {
             return;
         }
         self.offered += 1;
+        if self.scenario.closing {
+            self.reopen(node);
+        }
         if self.decide(node, now_ns, true) {
             self.at(now_ns + WAIT_MAX_NS, Event::WaitEnd { node, life: self.nodes[node].as_ref().unwrap().life });
             self.nodes[node].as_mut().unwrap().waiting.push_back(now_ns);
             self.oracle.waits += 1;
         }
         self.pump(node);
+    }
+
+    /// Gives the key up and takes it on again, where that is allowed.
+    fn reopen(&mut self, node: usize) {
+        let (now_ns, policy, fleet) = (self.now_ns, self.scenario.policy(), self.scenario.fleet);
+        let present = self.nodes[node].as_mut().unwrap();
+        let expired = present.syncer.ledger(present.place).unwrap().tally().expired;
+        if present.waiting.is_empty() && present.syncer.give_up(present.place, now_ns + present.offset_ns) {
+            present.expired += expired;
+            (present.place, present.slot) = present.syncer.open(KEY, policy, fleet);
+        }
     }
 
     /// Decides one request; true: it has to wait.
@@ -404,18 +425,13 @@ impl World {
     }
 
     fn break_something(&mut self, fault: Fault) {
-        let (now_ns, burst) = (self.now_ns, f64::from(self.scenario.burst));
-        let owed = f64::from(self.terms.overdraft);
-        let all_owed = owed * f64::from(self.scenario.fleet);
+        let now_ns = self.now_ns;
         match fault {
             Fault::Crash { node, back_ms } => {
                 if let Some(gone) = self.nodes[node].take() {
                     self.forgetful = true;
                     self.oracle.is_deep_forbidden = false;
-                    self.oracle.allowance += 2.0 * owed + 1.0;
-                    if gone.is_alone {
-                        self.oracle.allowance += (burst / f64::from(self.scenario.fleet)).max(1.0);
-                    }
+                    self.oracle.allowance += self.bound.crash(gone.is_alone);
                     self.at(now_ns + back_ms * MS_NS, Event::Start { node });
                 }
             }
@@ -430,20 +446,22 @@ impl World {
                 if let Some(photograph) = self.photograph.take() {
                     self.redis = photograph;
                     self.forget();
-                    self.oracle.allowance += burst + all_owed + self.rate() * seconds(lost_ms * MS_NS);
+                    self.oracle.allowance += self.bound.failover(Duration::from_millis(lost_ms));
                 }
             }
             Fault::Wipe => {
                 self.redis = Group::new();
                 self.forget();
-                self.oracle.allowance += burst + all_owed;
+                self.oracle.allowance += self.bound.wipe();
             }
             Fault::ClockStep { by_ms } => {
                 self.redis_step_us += by_ms * 1_000;
-                let forward = f64::from(i32::try_from(by_ms.max(0)).unwrap()) / 1_000.0;
                 // A window may begin anew, wherever the clock jumps.
-                let gain = if self.is_window() { burst } else { self.rate() * forward };
-                self.oracle.allowance += gain.min(burst + all_owed);
+                self.oracle.allowance += match u64::try_from(by_ms) {
+                    _ if self.is_window() => f64::from(self.scenario.burst),
+                    Ok(forward) => self.bound.clock_forward(Duration::from_millis(forward)),
+                    Err(_) => 0.0,
+                };
             }
             Fault::Pause { node, for_ms } => {
                 if let Some(present) = self.nodes[node].as_mut() {
@@ -464,29 +482,23 @@ impl World {
         self.nodes.iter_mut().flatten().for_each(|node| node.cut_until_ns = 0);
     }
 
-    fn rate(&self) -> f64 {
-        f64::from(self.scenario.per_minute) / 60.0
-    }
-
     /// While some nodes have gone alone and others lease from Redis, both spend: r/N for each of the former.
     fn account(&mut self, until_ns: u64) {
         let alone = self.nodes.iter().flatten().filter(|node| node.is_alone).count();
         let others = self.nodes.iter().flatten().any(|node| !node.is_alone && node.syncer.is_admitted());
         // A window's count does not flow out while Redis is away, so there the share always comes on top.
         if alone > 0 && (others || self.is_window()) {
-            let part = f64::from(u32::try_from(alone).unwrap()) / f64::from(self.scenario.fleet);
-            self.oracle.allowance += self.rate() * part * seconds(until_ns - self.accounted_ns);
+            let time = Duration::from_nanos(until_ns - self.accounted_ns);
+            self.oracle.allowance += self.bound.stays_alone(u32::try_from(alone).unwrap(), time);
         }
         self.accounted_ns = until_ns;
     }
 
     fn note_reach(&mut self, node: usize) {
-        let share = (f64::from(self.scenario.burst) / f64::from(self.scenario.fleet)).ceil().max(1.0);
-        let owed = f64::from(self.terms.overdraft);
         let present = self.nodes[node].as_mut().unwrap();
         let is_alone = present.syncer.reach() != Reach::Up;
         if is_alone && !present.is_alone {
-            self.oracle.allowance += owed + 1.0 + share;
+            self.oracle.allowance += self.bound.goes_alone();
             self.oracle.is_deep_forbidden = false;
             present.was_alone = true;
         }
@@ -501,7 +513,7 @@ impl World {
             let purse = &node.purse;
             let held: u64 =
                 crate::slot::Cell::BOTH.into_iter().map(|cell| u64::from(node.slot.lease(cell).tokens)).sum();
-            let accounted = purse.spent + purse.refunded + tally.expired + held;
+            let accounted = purse.spent + purse.refunded + tally.expired + node.expired + held;
             if purse.leased != accounted {
                 self.oracle.offend(format!("node {index}: leased {} but accounted for {accounted}", purse.leased));
             }
@@ -524,7 +536,7 @@ impl World {
     }
 
     /// Any true minute for the sliding window, each minute of Redis' clock for the fixed one: L + N·e and the faults' terms.
-    fn audit_windows(&mut self, owed: f64) {
+    fn audit_windows(&mut self) {
         let minute_ns = 60_000 * MS_NS;
         let times = &self.oracle.times_ns;
         let most = if self.scenario.algorithm == Algorithm::SlidingWindow {
@@ -538,7 +550,7 @@ impl World {
         };
         let most = u64::try_from(most).unwrap();
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A sum of small positive numbers.
-        let bound = (f64::from(self.scenario.burst) + owed + self.oracle.allowance) as u64;
+        let bound = (self.bound.window() + self.oracle.allowance) as u64;
         self.oracle.fullest = most;
         if most > bound {
             self.oracle.offend(format!("{most} in one window, above the bound {bound}"));
@@ -546,18 +558,15 @@ impl World {
     }
 
     fn outcome(mut self) -> Outcome {
-        let lag = self.rate() * seconds(self.terms.lease_ns);
-        let owed = f64::from(self.terms.overdraft) * f64::from(self.scenario.fleet);
-        let base = f64::from(self.scenario.burst) + owed + lag + 1.0;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A sum of small positive numbers.
-        let bound = (base + self.oracle.allowance) as u64;
+        let bound = (self.bound.base() + self.oracle.allowance) as u64;
         let peak = self.oracle.excess.peak();
         let unbounded = self.scenario.when_down == OnRedisDown::Open;
         if peak > bound && !unbounded && !self.is_window() {
             self.oracle.offend(format!("A(t) − r·t reaches {peak}, above the bound {bound}"));
         }
         if self.is_window() && !unbounded {
-            self.audit_windows(owed);
+            self.audit_windows();
         }
         Outcome {
             offered: self.offered,
@@ -574,8 +583,4 @@ impl World {
             offences: self.oracle.offences,
         }
     }
-}
-
-fn seconds(ns: u64) -> f64 {
-    std::time::Duration::from_nanos(ns).as_secs_f64()
 }

@@ -255,6 +255,77 @@ fn a_lost_month_is_spent_by_each_nodes_share_of_what_was_left() {
     assert!(matches!(reply.grants[0].quota, Some(QuotaLeft::Left(left)) if left <= 10), "{reply:?}");
 }
 
+/// Lets an idle key give everything back.
+fn calm_down(pair: &mut Pair) {
+    for _ in 0..400 {
+        pair.exchange();
+    }
+}
+
+#[test]
+fn a_place_is_given_up_when_nothing_is_held_or_owed_and_serves_another_key() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    for _ in 0..30 {
+        pair.take(place, &slot);
+        pair.settle();
+    }
+    assert!(!pair.syncer.give_up(place, pair.now_ns), "tokens in hand");
+    calm_down(&mut pair);
+    let owed = pair.take(place, &slot);
+    assert!(matches!(owed, Take::Admitted { taken: Taken::Overdraft, .. }));
+    assert!(!pair.syncer.give_up(place, pair.now_ns), "a debt");
+    assert!(slot.overdraft_left() > 0, "and the slot serves on");
+    calm_down(&mut pair);
+    assert!(pair.syncer.give_up(place, pair.now_ns));
+    assert_eq!(slot.take(pair.now_ns), Take::Unknown);
+    assert!(!pair.syncer.give_up(place, pair.now_ns), "once");
+
+    let (next, other) = pair.syncer.open(8, bucket(1, 600, 100), 1);
+    assert!(next != place && pair.syncer.ledger(place).is_none());
+    assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Wait);
+    pair.syncer.call(place);
+    assert!(pair.exchange().is_none(), "the old place says nothing in the new one's name");
+    assert!(is_admitted(pair.take(next, &other)));
+    pair.settle();
+    assert_eq!(pair.syncer.ledger(next).unwrap().key(), 8);
+}
+
+#[test]
+fn a_place_is_kept_while_it_is_denied_while_its_month_is_lost_and_while_redis_is_away() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 4), 1);
+    while is_admitted(pair.take(place, &slot)) {
+        pair.settle();
+    }
+    pair.pass(3);
+    assert!(pair.now_ns < slot.denial().0 && !pair.syncer.give_up(place, pair.now_ns));
+    calm_down(&mut pair);
+    assert!(pair.syncer.give_up(place, pair.now_ns));
+
+    let (place, slot) = pair.syncer.open(8, bucket(1, 600, 100), 1);
+    let month = MonthTerms { period: 1, included: 1_000, hard: true, ends_ns: u64::MAX };
+    pair.syncer.set_month(place, Some(month));
+    pair.take(place, &slot);
+    pair.settle();
+    pair.pass(70_000);
+    calm_down(&mut pair);
+    assert!(!pair.syncer.close(place, pair.now_ns), "nobody else knows what this node has spent");
+    pair.pass(600_000);
+    assert!(pair.syncer.close(place, pair.now_ns));
+
+    let (place, _slot) = pair.syncer.open(9, bucket(1, 600, 100), 1);
+    pair.syncer.call(place);
+    pair.syncer.decide_unknown(place, pair.now_ns);
+    for _ in 0..3 {
+        assert!(pair.ask().is_some());
+        pair.pass(60);
+    }
+    pair.syncer.poll(pair.now_ns);
+    pair.syncer.stop_waiting(place);
+    assert!(!pair.syncer.give_up(place, pair.now_ns));
+}
+
 #[test]
 fn three_answers_that_never_come_make_a_node_go_alone_and_one_that_does_ends_it() {
     for when_down in [OnRedisDown::FairShare, OnRedisDown::Open, OnRedisDown::Closed] {
@@ -288,4 +359,76 @@ fn three_answers_that_never_come_make_a_node_go_alone_and_one_that_does_ends_it(
         pair.settle();
         assert_eq!(pair.syncer.reach(), Reach::Up);
     }
+}
+
+#[test]
+fn a_key_that_is_quiet_for_a_minute_is_forgotten_and_its_place_goes_to_another() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    (0..40).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
+    pair.settle();
+    assert!(!pair.syncer.close(place, pair.now_ns), "it holds tokens");
+    for _ in 0..70 {
+        pair.pass(1_000);
+        pair.settle();
+    }
+    assert!(pair.syncer.close(place, pair.now_ns));
+    assert!(!pair.syncer.close(place, pair.now_ns), "only once");
+    assert_eq!(slot.take(pair.now_ns), Take::Unknown, "whoever still holds the slot gets nothing from it");
+    let (again, fresh) = pair.syncer.open(8, bucket(1, 600, 100), 1);
+    assert_ne!(again, place, "the old place stands for nothing");
+    assert!(is_admitted(pair.take(again, &fresh)));
+    pair.settle();
+    assert_eq!(slot.take(pair.now_ns), Take::Unknown);
+}
+
+#[test]
+fn what_is_owed_keeps_a_key_from_being_forgotten() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    pair.pass(100_000);
+    assert!(is_admitted(slot.take(pair.now_ns)));
+    assert!(!pair.syncer.close(place, pair.now_ns));
+}
+
+#[test]
+fn more_included_requests_lift_a_used_up_month_at_once() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60_000, 100), 1);
+    let month = |included| MonthTerms { period: 1, included, hard: true, ends_ns: u64::MAX };
+    pair.redis.seed_quota(7, 1, 0, pair.redis_us());
+    pair.syncer.set_month(place, Some(month(10)));
+    for _ in 0..100 {
+        pair.take(place, &slot);
+        pair.exchange();
+    }
+    assert!(matches!(pair.take(place, &slot), Take::Denied { by: Denial::Quota, .. }));
+    pair.syncer.set_month(place, Some(month(30)));
+    assert_eq!(pair.take(place, &slot), Take::Unknown);
+    assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Wait);
+    pair.exchange();
+    assert!(is_admitted(pair.take(place, &slot)));
+}
+
+#[test]
+fn while_redis_is_away_a_node_spends_its_part_of_the_month_and_no_more() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60_000, 100), 2);
+    pair.syncer.set_month(place, Some(MonthTerms { period: 1, included: 20, hard: true, ends_ns: u64::MAX }));
+    pair.redis.seed_quota(7, 1, 0, pair.redis_us());
+    pair.take(place, &slot);
+    while pair.syncer.reach() == Reach::Up {
+        slot.take(pair.now_ns);
+        pair.syncer.call(place);
+        pair.ask();
+        pair.pass(60);
+    }
+    let mut alone = 0;
+    for _ in 0..200 {
+        pair.pass(10);
+        alone += u32::from(pair.syncer.decide_unknown(place, pair.now_ns) == Unknown::Admitted);
+    }
+    assert_eq!(alone, 10);
+    let last = pair.syncer.decide_unknown(place, pair.now_ns);
+    assert!(matches!(last, Unknown::Refused { by: Denial::Quota, .. }));
 }

@@ -98,9 +98,14 @@ impl Drop for Role {
 
 fn spawn(role: &str, file: &PathBuf, log: &PathBuf, secrets: &Secrets, more: &[&str]) -> Child {
     let log = File::options().create(true).append(true).open(log).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_apihub"));
+    let mut command = Command::new(program());
     command.arg(role).arg("--config").arg(file).args(more).envs(secrets.environment(role));
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
     die_with_parent(&mut command, Signal::KILL);
     command.spawn().unwrap()
+}
+
+/// The program under test; another build of it where the environment names one.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("APIHUB_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_apihub").into())
 }

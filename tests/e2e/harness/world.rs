@@ -1,5 +1,6 @@
 //! A world: database, Redis, control planes, gateways and an upstream, all of one test's own.
 
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use apihub::role_files::{ControlPlaneFile, GatewayFile, Https, Secrets};
 use servers::{Durability, PrivatePostgres, PrivateRedis};
 use tempfile::TempDir;
 
+use super::fault_proxy::{FaultProxy, Target};
 use super::publisher::Publisher;
 use super::role::Role;
 use super::upstream::Upstream;
@@ -17,13 +19,17 @@ pub struct Setup {
     gateways: usize,
     control_planes: usize,
     own_postgres: bool,
+    forgetful_redis: bool,
     tls: bool,
+    redis_links: bool,
 }
 
 pub struct World {
     pub gateways: Vec<Gateway>,
     pub control_planes: Vec<ControlPlane>,
     pub redis: PrivateRedis,
+    /// How each gateway reaches Redis, where the test wants to break that.
+    pub redis_links: Vec<FaultProxy>,
     /// Only where the test asked for a Postgres of its own.
     pub postgres: Option<PrivatePostgres>,
     pub upstream: Upstream,
@@ -64,9 +70,21 @@ impl Setup {
         self
     }
 
+    /// A Redis that keeps nothing when it ends.
+    pub fn forgetful_redis(mut self) -> Setup {
+        self.forgetful_redis = true;
+        self
+    }
+
     /// Gateways that also listen with TLS and HTTP/2.
     pub fn tls(mut self) -> Setup {
         self.tls = true;
+        self
+    }
+
+    /// Each gateway reaches Redis through a proxy of its own.
+    pub fn redis_links(mut self) -> Setup {
+        self.redis_links = true;
         self
     }
 
@@ -75,7 +93,7 @@ impl Setup {
         let dir = tempfile::Builder::new().prefix("apihub-world-").tempdir_in("/tmp").unwrap();
         // Postgres runs as another user and must be able to walk in.
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let redis = PrivateRedis::start(&dir.path().join("redis"), true).unwrap();
+        let redis = PrivateRedis::start(&dir.path().join("redis"), !self.forgetful_redis).unwrap();
         let (postgres, database_url) = self.database(dir.path()).await;
         let upstream = Upstream::start().await;
         let secrets = Secrets {
@@ -98,16 +116,31 @@ impl Setup {
         }
         let feeds: Vec<String> = control_planes.iter().map(|control_plane| control_plane.feed.clone()).collect();
         let tls = self.tls.then(|| write_certificate(dir.path()));
+        let redis_links = self.links(&redis).await;
+        let secrets_of = |index: usize| match redis_links.get(index) {
+            Some(link) => Secrets { redis_url: link.redis_url(), ..secrets.clone() },
+            None => secrets.clone(),
+        };
         let gateways: Vec<Gateway> = addresses
             .into_iter()
             .enumerate()
-            .map(|(index, http)| start_gateway(dir.path(), index, http, &secrets, &allow, &feeds, tls.as_ref()))
+            .map(|(index, http)| {
+                start_gateway(dir.path(), index, http, &secrets_of(index), &allow, &feeds, tls.as_ref())
+            })
             .collect();
         for gateway in &gateways {
             gateway.role.ready().await;
         }
         let client = client();
-        World { gateways, control_planes, redis, postgres, upstream, database_url, client, dir }
+        World { gateways, control_planes, redis, redis_links, postgres, upstream, database_url, client, dir }
+    }
+
+    async fn links(&self, redis: &PrivateRedis) -> Vec<FaultProxy> {
+        let mut links = Vec::new();
+        for _ in 0..if self.redis_links { self.gateways } else { 0 } {
+            links.push(FaultProxy::start(Target::Unix(redis.socket())).await);
+        }
+        links
     }
 
     async fn database(&self, dir: &Path) -> (Option<PrivatePostgres>, String) {
@@ -122,7 +155,14 @@ impl Setup {
 
 impl World {
     pub fn with() -> Setup {
-        Setup { gateways: 1, control_planes: 1, own_postgres: false, tls: false }
+        Setup {
+            gateways: 1,
+            control_planes: 1,
+            own_postgres: false,
+            forgetful_redis: false,
+            tls: false,
+            redis_links: false,
+        }
     }
 
     pub async fn start() -> World {
@@ -140,6 +180,15 @@ impl World {
     /// A publisher with an organization of his own, signed in.
     pub async fn publisher(&self, name: &str) -> Publisher {
         Publisher::register(&self.control_planes[0].url, name).await
+    }
+
+    /// Redis forgets everything.
+    pub fn flush_redis(&self) {
+        let mut redis = std::os::unix::net::UnixStream::connect(self.redis.socket()).unwrap();
+        redis.write_all(b"FLUSHALL\r\n").unwrap();
+        let mut answer = [0; 5];
+        redis.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"+OK\r\n");
     }
 
     /// One row of the database, as text.

@@ -951,6 +951,12 @@ where
                 self.inner
                     .response_filter(session, &mut header, ctx)
                     .await?;
+                // API-HUB patch: the end of the answer. An answer that ends with its head has no body whose end would be
+                // told, and whoever records it before its last byte must know it here.
+                if eos {
+                    self.inner
+                        .response_body_filter(session, &mut None, true, ctx)?;
+                }
                 /* Downgrade the version so that write_response_header won't panic */
                 header.set_version(Version::HTTP_11);
 

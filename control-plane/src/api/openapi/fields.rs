@@ -14,6 +14,7 @@ use crate::domain::plan::{INCLUDED_REQUESTS_MAX, TRIAL_DAYS_MAX};
 use crate::domain::product::{BODY_BYTES_MAX, CORS_ITEM_CHARS_MAX, CORS_MAX_AGE_S};
 use crate::domain::text::{DESCRIPTION_CHARS_MAX, NOTE_CHARS_MAX};
 use crate::passwords::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN};
+use crate::store::fleet::FLEET_SIZE_MAX;
 
 /// Any text but NUL, which Postgres cannot store.
 const NO_NUL: &str = r"^[^\u0000]*$";
@@ -84,6 +85,7 @@ fn rule_of_field(name: &str) -> Rule {
         "read_timeout_ms" | "write_timeout_ms" | "total_timeout_ms" => range(1, u64::from(TIMEOUT_MS_MAX)),
         "retries" => range(0, u64::from(RETRIES_MAX)),
         "rate_limit" | "requests_per_minute" | "burst_limit" => range(1, u64::from(REQUESTS_PER_MINUTE_MAX)),
+        "fleet_max" => range(1, u64::from(FLEET_SIZE_MAX.unsigned_abs())),
         "trial_days" => range(0, u64::from(TRIAL_DAYS_MAX)),
         "included_requests" => range(0, INCLUDED_REQUESTS_MAX),
         "body_bytes_max" => range(0, BODY_BYTES_MAX),

@@ -1,9 +1,16 @@
 //! Plans through the router: defaults, versions, and that what was sold never changes.
 
-use axum::http::StatusCode;
-use serde_json::json;
+use std::sync::Arc;
 
-use crate::api::fixture::{Shop, add_plan, draft_product, publish, subscribe};
+use axum::http::StatusCode;
+use prometheus::Registry;
+use serde_json::json;
+use snapshot::record::{EntityKind, EntityRef};
+use snapshot::wire;
+
+use crate::api::fixture::{Shop, add_endpoint, add_plan, draft_product, publish, subscribe};
+use crate::publish::book::Book;
+use crate::publish::builder::{Builder, BuilderMetrics};
 use crate::testing::App;
 
 #[tokio::test]
@@ -93,4 +100,63 @@ async fn an_archived_plan_is_sold_no_more() {
     shop.publisher.post(&path, json!({})).await.expect_problem(409, "invalid_state");
     let list = shop.publisher.get(&shop.product_path("/plans?status=archived")).await.expect(StatusCode::OK);
     assert_eq!(list.json["data"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_a_policy_does_without_redis_and_whether_it_is_strict_reaches_the_gateways() {
+    let app = App::start().await;
+    let petra = app.user("petra").await;
+    let product = draft_product(&petra, "weather", json!({})).await;
+    add_endpoint(&petra, product, "GET", "/").await;
+    let cases = [
+        ("fair_share", false, wire::OnRedisDown::FairShare),
+        ("open", true, wire::OnRedisDown::Open),
+        ("closed", false, wire::OnRedisDown::Closed),
+    ];
+    let mut plans = Vec::new();
+    for (on_redis_down, strict, wanted) in cases {
+        let policy = json!({"on_redis_down": on_redis_down, "strict": strict});
+        let slug = on_redis_down.replace('_', "-");
+        let id = add_plan(&petra, product, &slug, json!({"policy": policy})).await;
+        let shown = petra.get(&format!("/v1/plans/{id}")).await.expect(StatusCode::OK).json;
+        assert_eq!(
+            (&shown["policy"]["on_redis_down"], &shown["policy"]["strict"]),
+            (&json!(on_redis_down), &json!(strict))
+        );
+        plans.push((id, strict, wanted));
+    }
+    // Another rate keeps them; another policy replaces them.
+    let path = format!("/v1/plans/{}", plans[1].0);
+    let kept = petra.patch(&path, json!({"rate_limit": 600})).await.expect(StatusCode::OK).json;
+    assert_eq!((&kept["policy"]["on_redis_down"], &kept["policy"]["strict"]), (&json!("open"), &json!(true)));
+    publish(&petra, product).await;
+
+    let book = Arc::new(Book::default());
+    let metrics = BuilderMetrics::register(&Registry::new()).unwrap();
+    Builder::new(app.state.store.clone(), Arc::clone(&book), metrics).step().await.unwrap();
+    for (id, strict, wanted) in plans {
+        let record = book.record(&EntityRef { kind: EntityKind::Plan, id }).unwrap();
+        let Some(wire::record::Record::Plan(plan)) = &record.record else { panic!("{record:?}") };
+        let policy = plan.policy.as_ref().unwrap();
+        assert_eq!((policy.on_redis_down(), policy.strict), (wanted, strict));
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_nobody_knows_is_refused_by_name() {
+    let app = App::start().await;
+    let petra = app.user("petra").await;
+    let product = draft_product(&petra, "weather", json!({})).await;
+    let id = add_plan(&petra, product, "basic", json!({})).await;
+    for (policy, pointer) in [
+        (json!({"on_redis_down": "ajar"}), "/policy/on_redis_down"),
+        (json!({"on_redis_down": 1}), "/policy/on_redis_down"),
+        (json!({"strict": "yes"}), "/policy/strict"),
+        (json!({"algorithm": "leaky_bucket"}), "/policy/algorithm"),
+        (json!({"stricter": true}), "/policy/stricter"),
+    ] {
+        let answer = petra.patch(&format!("/v1/plans/{id}"), json!({"policy": policy})).await;
+        let answer = answer.expect_problem(422, "validation_failed");
+        assert_eq!(answer.pointers(), [pointer], "{policy}");
+    }
 }

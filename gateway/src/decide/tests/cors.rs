@@ -26,7 +26,7 @@ fn text(headers: &[(HeaderName, HeaderValue)]) -> String {
 fn answer(house: &House, request: &Request) -> Preflight {
     match house.decide(request) {
         Ok(Decision::Answer(preflight)) => preflight,
-        Ok(Decision::Admitted(_)) => panic!("it was admitted"),
+        Ok(Decision::Admitted(_) | Decision::Undecided(_)) => panic!("it was admitted"),
         Err(rejected) => panic!("{:?}", rejected.rejection),
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use snapshot::key::Environment;
 use snapshot::wire;
+use uuid::Uuid;
 
 use super::*;
 use crate::live::Snapshot;
@@ -75,10 +76,11 @@ fn the_upstream_learns_the_caller_in_plain_ascii() {
         subscription: Arc::clone(snapshot.subscription(&Uuid::from_u128(11)).unwrap()),
         plan: Arc::clone(snapshot.plan(&Uuid::from_u128(10)).unwrap()),
     };
-    let lines: String = headers_to_send(&known)
-        .iter()
-        .map(|(name, value)| format!("{}: {}\n", name.to_lowercase(), value.to_str().unwrap()))
-        .collect();
+    let mut texts = HeaderTexts::with_capacity(256);
+    let pieces = headers_to_send(&known, &mut texts);
+    let ready = texts.ready();
+    let lines: String =
+        pieces.iter().map(|(name, piece)| format!("{name}: {}\n", ready.value(piece).to_str().unwrap())).collect();
     insta::assert_snapshot!(lines, @r"
     x-consumer-id: 00000000-0000-0000-0000-0000000003f3
     x-consumer-username: J%C3%B8rgen%0D%0AX-Plan:%20free

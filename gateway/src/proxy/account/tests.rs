@@ -7,13 +7,11 @@ use pingora_core::{Error, ErrorType};
 use super::super::context::Context;
 use super::*;
 use crate::live::Snapshot;
-use crate::usage::{UsageSettings, channel};
+use crate::usage::UsageRecorder;
 
 fn context(status: u16, answered: bool, rejection: Option<Rejection>) -> Context {
     let metrics = Arc::new(Metrics::new("test").unwrap());
-    let settings =
-        UsageSettings { redis_url: None, stream: String::new(), stream_length_max: 1, node_id: uuid::Uuid::nil() };
-    let (usage, _shipper) = channel(settings, metrics.clone());
+    let usage = UsageRecorder::without_rings(metrics.clone());
     let book = Arc::new(Book { metrics, usage, access: AccessLog::None });
     let mut ctx = Context::begin(Arc::new(Snapshot::empty()), book);
     (ctx.status, ctx.rejection) = (status, rejection);

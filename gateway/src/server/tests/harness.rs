@@ -29,7 +29,7 @@ pub(super) struct TestGateway {
     pub(super) metrics: Arc<Metrics>,
     records: Vec<wire::Record>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
-    _data_dir: tempfile::TempDir,
+    pub(super) data_dir: tempfile::TempDir,
 }
 
 struct StopWhenTold(tokio::sync::Mutex<Option<tokio::sync::oneshot::Receiver<()>>>);
@@ -95,7 +95,7 @@ impl TestGateway {
             metrics,
             records,
             stop: Some(stop),
-            _data_dir: data_dir,
+            data_dir,
         };
         eventually("the gateway listens", || TcpStream::connect(gateway.address).is_ok());
         gateway

@@ -58,6 +58,15 @@ impl RedisServer {
         redis::cmd("XLEN").arg(stream).query_async(&mut self.connect().await?).await.ok()
     }
 
+    pub(super) async fn set(&self, key: &str, value: &str) -> Option<()> {
+        redis::cmd("SET").arg(key).arg(value).query_async(&mut self.connect().await?).await.ok()
+    }
+
+    pub(super) async fn flush_all(&self) {
+        let mut connection = self.connect().await.unwrap();
+        redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
+    }
+
     async fn connect(&self) -> Option<MultiplexedConnection> {
         redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.ok()
     }

@@ -1,0 +1,266 @@
+//! One lane of a subscription on this node: its slot, what the slot follows, and the decisions that it allows. The hot path is one
+//! comparison and one `Slot::take`; everything else goes through the lane's lock. Refuses to talk to Redis.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use limits::answer::{project, retry_after_s};
+use limits::ledger::{Ledger, Unknown};
+use limits::slot::lease::Tick;
+use limits::slot::{Denial, Slot, Take, Taken};
+use limits::syncer::Place;
+
+use super::answer::{LimitAnswers, LimitKind, LimitRefusal};
+use super::lane::{Lane, State};
+use super::terms::{Month, Origin, Terms, mono_ns};
+use super::{Checked, Pending};
+use crate::clock::Now;
+use crate::metrics::labels::LimitOutcome;
+
+/// Nothing was heard of the month yet.
+const MONTH_UNKNOWN: i64 = i64::MIN;
+/// When to ask again where Redis did not answer in time.
+const RETRY_UNANSWERED_S: u64 = 1;
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    key: u64,
+    lane: Arc<Lane>,
+    place: Place,
+    slot: Arc<Slot>,
+    /// Of the terms that the slot follows.
+    stamp: AtomicU64,
+    adopted: Mutex<Adopted>,
+    /// What Redis said is left of the month, beside the tokens that are here.
+    month_left: AtomicI64,
+    /// Requests that wait for Redis' word.
+    waiting: AtomicU32,
+    /// Given up: the key has another entry, or none.
+    closed: AtomicBool,
+}
+
+/// What the slot follows.
+#[derive(Clone, Copy, Debug)]
+struct Adopted {
+    origin: Origin,
+    policy_bits: u64,
+    policy_revision: u64,
+    fleet: u32,
+    month: Option<Month>,
+}
+
+impl Entry {
+    /// Under the lane's lock.
+    pub(super) fn open(lane: &Arc<Lane>, state: &mut State, terms: &Terms, now: Now) -> Arc<Entry> {
+        let revision = terms.origin.revision;
+        let (place, slot) = state.syncer.open(terms.key, terms.core_policy(revision), terms.fleet);
+        state.syncer.set_month(place, terms.core_month(now));
+        Arc::new(Entry {
+            key: terms.key,
+            lane: Arc::clone(lane),
+            place,
+            slot,
+            stamp: AtomicU64::new(terms.stamp()),
+            adopted: Mutex::new(Adopted {
+                origin: terms.origin,
+                policy_bits: terms.policy_bits(),
+                policy_revision: revision,
+                fleet: terms.fleet,
+                month: terms.month,
+            }),
+            month_left: AtomicI64::new(MONTH_UNKNOWN),
+            waiting: AtomicU32::new(0),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn key(&self) -> u64 {
+        self.key
+    }
+
+    pub(super) fn place(&self) -> Place {
+        self.place
+    }
+
+    pub(super) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// Changes only under the lane's lock.
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Under the lane's lock.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// Under the lane's lock.
+    pub(super) fn learn_month(&self, state: &State) {
+        let ledger = state.syncer.ledger(self.place).filter(|_| !self.is_closed());
+        let left = ledger.and_then(Ledger::month_left);
+        self.month_left.store(left.unwrap_or(MONTH_UNKNOWN), Ordering::Relaxed);
+    }
+
+    /// Decides one request. None: the entry was given up; look the key up again.
+    pub(super) fn check(self: &Arc<Entry>, terms: &Terms, now: Now) -> Option<Checked> {
+        if self.stamp.load(Ordering::Acquire) != terms.stamp() {
+            self.follow(terms, now)?;
+        }
+        match self.slot.take(mono_ns(now)) {
+            Take::Unknown => self.decide_unknown(terms, now),
+            take => Some(self.told(take, terms, now)),
+        }
+    }
+
+    /// Decides a request that has waited once more.
+    pub(super) fn check_again(self: &Arc<Entry>, terms: &Terms, now: Now) -> Option<Checked> {
+        match self.slot.take_again(mono_ns(now)) {
+            Take::Unknown => self.decide_unknown(terms, now),
+            take => Some(self.told(take, terms, now)),
+        }
+    }
+
+    /// How the limits stand.
+    pub(super) fn answers(&self, terms: &Terms, outcome: Option<LimitOutcome>, now: Now) -> LimitAnswers {
+        let now_ns = mono_ns(now);
+        let answer = project(&terms.core_policy(0), &self.slot, now_ns);
+        let month_left = terms.month.map_or(0, |month| self.month_left(month, now_ns));
+        terms.answers((answer.remaining, answer.reset_s), month_left, outcome, now)
+    }
+
+    /// The refusal of a request for which no answer came in time.
+    pub(super) fn unanswered(&self, terms: &Terms, now: Now) -> LimitRefusal {
+        let answers = self.answers(terms, Some(LimitOutcome::Unanswered), now);
+        LimitRefusal { kind: LimitKind::Rate, retry_after_s: RETRY_UNANSWERED_S, answers }
+    }
+
+    pub(super) fn begin_waiting(&self) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The last one that leaves says so: nothing needs to be asked for its sake.
+    pub(super) fn end_waiting(&self) {
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let mut state = self.lane.lock();
+            if !self.is_closed() && self.waiting.load(Ordering::Acquire) == 0 {
+                state.syncer.stop_waiting(self.place);
+            }
+        }
+    }
+
+    fn told(&self, take: Take, terms: &Terms, now: Now) -> Checked {
+        match take {
+            Take::Admitted { taken, wake } => {
+                if wake {
+                    self.lane.call(self.place);
+                }
+                let outcome = match taken {
+                    Taken::Lease { .. } => LimitOutcome::Leased,
+                    Taken::Overdraft => LimitOutcome::Overdraft,
+                };
+                Checked::Admitted(self.answers(terms, Some(outcome), now))
+            }
+            Take::Denied { until_ns, by } => self.refused(terms, until_ns.saturating_sub(mono_ns(now)), by, now),
+            Take::Unknown => Checked::Refused(self.unanswered(terms, now)),
+        }
+    }
+
+    fn decide_unknown(self: &Arc<Entry>, terms: &Terms, now: Now) -> Option<Checked> {
+        let mut state = self.lane.lock();
+        if self.is_closed() {
+            return None;
+        }
+        // The answer may have come while the lock was awaited.
+        let take = self.slot.take_again(mono_ns(now));
+        if take != Take::Unknown {
+            return Some(self.told(take, terms, now));
+        }
+        Some(match state.syncer.decide_unknown(self.place, mono_ns(now)) {
+            Unknown::Admitted => Checked::Admitted(self.answers(terms, Some(LimitOutcome::Share), now)),
+            Unknown::Refused { retry_ns, by } => self.refused(terms, retry_ns, by, now),
+            Unknown::Wait => {
+                drop(state);
+                self.lane.hurry();
+                let pending = Pending { entry: Arc::clone(self), terms: *terms };
+                Checked::Unknown(Box::new(pending), self.answers(terms, None, now))
+            }
+        })
+    }
+
+    fn refused(&self, terms: &Terms, retry_ns: u64, by: Denial, now: Now) -> Checked {
+        let (kind, outcome) = match by {
+            Denial::Rate => (LimitKind::Rate, LimitOutcome::OverRate),
+            Denial::Quota => (LimitKind::Quota, LimitOutcome::OverQuota),
+        };
+        let mut answers = self.answers(terms, Some(outcome), now);
+        let mut retry_after_s = retry_after_s(retry_ns);
+        match (kind, &mut answers.quota) {
+            (LimitKind::Rate, _) => answers.rate.remaining = 0,
+            (LimitKind::Quota, Some(quota)) => {
+                quota.remaining = 0;
+                // A lost count may be back in a moment; a used-up month is used up until its end.
+                if self.month_left.load(Ordering::Relaxed) <= 0 {
+                    retry_after_s = quota.reset_s.max(1);
+                }
+            }
+            (LimitKind::Quota, None) => {}
+        }
+        Checked::Refused(LimitRefusal { kind, retry_after_s, answers })
+    }
+
+    fn month_left(&self, month: Month, now_ns: u64) -> i64 {
+        let here = i64::from(self.slot.held(Tick::of(now_ns))) - i64::from(self.slot.owed());
+        let left = match self.month_left.load(Ordering::Relaxed) {
+            MONTH_UNKNOWN => i64::try_from(month.included).unwrap_or(i64::MAX),
+            left => left,
+        };
+        left.saturating_add(here)
+    }
+
+    /// Brings the slot under newer terms. A request that was pinned to an older snapshot changes nothing and is decided by the
+    /// newer terms. None: the entry was given up.
+    fn follow(&self, terms: &Terms, now: Now) -> Option<()> {
+        let mut state = self.lane.lock();
+        if self.is_closed() {
+            return None;
+        }
+        let mut adopted = lock(&self.adopted);
+        if !adopted.is_before(terms) {
+            return Some(());
+        }
+        if adopted.policy_bits != terms.policy_bits() {
+            // A restored control plane counts from lower revisions; this one has to be the highest even so.
+            adopted.policy_revision = terms.origin.revision.max(adopted.policy_revision.saturating_add(1));
+        }
+        if adopted.policy_bits != terms.policy_bits() || adopted.fleet != terms.fleet {
+            state.syncer.change(self.place, terms.core_policy(adopted.policy_revision), terms.fleet);
+        }
+        if adopted.month != terms.month {
+            state.syncer.set_month(self.place, terms.core_month(now));
+            self.learn_month(&state);
+        }
+        let (origin, policy_bits, fleet, month) = (terms.origin, terms.policy_bits(), terms.fleet, terms.month);
+        *adopted = Adopted { origin, policy_bits, fleet, month, ..*adopted };
+        self.stamp.store(terms.stamp(), Ordering::Release);
+        drop(state);
+        self.lane.hurry();
+        Some(())
+    }
+}
+
+impl Adopted {
+    fn is_before(&self, terms: &Terms) -> bool {
+        let period = |month: Option<Month>| month.map_or(0, |month| month.period);
+        let (mine, theirs) = (self.origin, terms.origin);
+        mine.epoch != theirs.epoch
+            || mine.revision < theirs.revision
+            || (mine.revision == theirs.revision && period(self.month) < period(terms.month))
+    }
+}
+
+/// A panic while it is held cannot leave half a state: plain values are written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

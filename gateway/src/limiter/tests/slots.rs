@@ -1,0 +1,117 @@
+//! The table of slots, in virtual time and without Redis: found by any thread, given up when quiet, made anew.
+
+use std::sync::Arc;
+
+use super::super::arena::Arena;
+use super::super::entry::Entry;
+use super::super::fleet::Fleet;
+use super::super::lane::Lane;
+use super::*;
+
+const START: Now = Now { mono_us: 3_600_000_000, unix_ms: 1_800_000_000_000 };
+
+fn entry(lane: &Arc<Lane>, key: u64) -> Arc<Entry> {
+    Entry::open(lane, &mut lane.lock(), &terms(key, bucket(60, 10)), START)
+}
+
+fn lane() -> Arc<Lane> {
+    Arc::new(Lane::new(limits::script::Lane::Whole, 1, 1))
+}
+
+#[test]
+fn every_thread_finds_every_entry_while_others_come_and_go() {
+    let (arena, lane) = (Arc::new(Arena::new()), lane());
+    for key in 0..2_000 {
+        arena.insert(&entry(&lane, key * 2));
+    }
+    let reader = {
+        let arena = Arc::clone(&arena);
+        std::thread::spawn(move || {
+            (0..50).all(|_| (0..2_000).all(|key| arena.with(key * 2, |entry| entry.key()) == Some(key * 2)))
+        })
+    };
+    for key in 2_000..6_000 {
+        arena.insert(&entry(&lane, key * 2));
+        arena.remove((key - 500) * 2 + 1);
+        if key >= 3_000 {
+            arena.remove((key - 1_000) * 2);
+        }
+    }
+    assert!(reader.join().unwrap());
+    assert_eq!(arena.len(), 2_000 + 4_000 - 3_000);
+    assert!(arena.with(2_000 * 2, |_| ()).is_none());
+}
+
+/// A lane's conversation without a driver, and Redis as the core models it.
+fn converse(lane: &Lane, redis: &mut limits::central::Group, now: Now) {
+    let mut state = lane.lock();
+    lane.take_calls(&mut state);
+    if let Some(request) = state.syncer.poll(now.mono_us * 1_000) {
+        let reply = redis.apply(&request, now.mono_us);
+        state.syncer.hear(&reply, now.mono_us * 1_000);
+    }
+}
+
+#[test]
+fn a_quiet_slot_is_given_up_and_made_anew_when_it_is_wanted() {
+    let (fleet, mut lanes) = Fleet::new(false);
+    let (terms, lane, mut redis) =
+        (terms(14, bucket(60, 10)), lanes.try_recv().unwrap(), limits::central::Group::new());
+    assert!(matches!(fleet.check(&terms, START), Checked::Unknown(..)), "nobody has admitted this process");
+    let after = |ms| START.after(Duration::from_millis(ms));
+    let sweep = |now| fleet.sweep(&mut lane.lock(), 10, now);
+    for ms in 0..10 {
+        converse(&lane, &mut redis, after(ms * 10));
+    }
+    assert!(matches!(fleet.check(&terms, after(100)), Checked::Admitted(_)));
+    let place = lane.lock().entries[0].place();
+    for ms in 10..7_000 {
+        converse(&lane, &mut redis, after(ms * 10));
+        sweep(after(ms * 10));
+        let expected = usize::from(ms * 10 < 60_000);
+        assert!(fleet.slots() >= expected, "given up after {ms}0 ms");
+    }
+    assert_eq!((fleet.slots(), lane.lock().entries.len()), (0, 0));
+    assert!(matches!(fleet.check(&terms, after(70_000)), Checked::Admitted(_)));
+    assert_eq!((fleet.slots(), lane.lock().entries[0].place()), (1, place));
+    assert!(lanes.try_recv().is_err(), "there is one lane");
+}
+
+#[test]
+fn keys_of_a_cluster_have_a_lane_for_each_group() {
+    let (fleet, mut lanes) = Fleet::new(true);
+    for key in 0..200 {
+        let _unknown = fleet.check(&terms(key, bucket(60, 10)), START);
+    }
+    let begun = std::iter::from_fn(|| lanes.try_recv().ok()).count();
+    let groups: std::collections::BTreeSet<_> = (0..200).map(limits::script::group_of).collect();
+    assert_eq!(begun, groups.len());
+}
+
+#[test]
+fn a_slot_stays_small_because_there_is_one_for_every_active_subscription() {
+    assert!(size_of::<Entry>() <= 224, "{} bytes", size_of::<Entry>());
+}
+
+/// `cargo test -p apihub-gateway --lib -- --ignored --nocapture cost_of`: figures, not a proof; see docs/OPERATIONS.md.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_decision() {
+    let figure = |what: &str, limiter: &Limiter, keys: u64, mask: u64| {
+        let policy = bucket(50_000_000, 50_000_000);
+        for key in 0..keys {
+            let _opened = limiter.check(&terms(key * 2, policy), START);
+        }
+        let (tries, mut key, began) = (2_000_000u64, 1u64, std::time::Instant::now());
+        let mut admitted = 0u64;
+        for _ in 0..tries {
+            key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let asked = terms(((key >> 33) & mask) % keys * 2, policy);
+            admitted += u64::from(matches!(limiter.check(&asked, START), Checked::Admitted(_)));
+        }
+        let each = began.elapsed().as_nanos() / u128::from(tries);
+        println!("{what}: {each} ns, {admitted} of {tries} admitted");
+    };
+    figure("alone, 1,000 keys", &Limiter::alone(), 1_000, u64::MAX);
+    figure("alone, 100,000 keys", &Limiter::alone(), 100_000, u64::MAX);
+}

@@ -1,0 +1,67 @@
+//! The wait for an answer under way: woken by it, bounded, counted. Refuses to wait longer than a client would notice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use limits::terms::WAIT_MAX_NS;
+use tokio::time::{Instant, timeout_at};
+
+use super::entry::Entry;
+use super::terms::Terms;
+use super::{Checked, LimitAnswers, LimitRefusal};
+use crate::clock::Now;
+use crate::metrics::Metrics;
+use crate::metrics::labels::WaitResult;
+
+/// The longest wait of one request.
+const WAIT_MAX: Duration = Duration::from_nanos(WAIT_MAX_NS);
+
+/// A request that only Redis can decide.
+#[derive(Debug)]
+pub struct Pending {
+    pub(super) entry: Arc<Entry>,
+    pub(super) terms: Terms,
+}
+
+impl Pending {
+    /// Waits for Redis' word, 5 ms at most, and decides. Without it the request is refused.
+    pub async fn settle(&self, metrics: &Metrics) -> Result<LimitAnswers, LimitRefusal> {
+        let began = Instant::now();
+        let waiting = Waiting::begin(&self.entry);
+        let decided = self.decide(began + WAIT_MAX).await;
+        drop(waiting);
+        let result = if decided.is_some() { WaitResult::Answered } else { WaitResult::TimedOut };
+        metrics.limits.waited(result, began.elapsed());
+        decided.unwrap_or_else(|| Err(self.entry.unanswered(&self.terms, Now::read())))
+    }
+
+    async fn decide(&self, deadline: Instant) -> Option<Result<LimitAnswers, LimitRefusal>> {
+        loop {
+            // Asked for before the look, so that no answer is missed in between.
+            let answered = self.entry.lane().answered();
+            // None never happens: an entry on which somebody waits is not given up.
+            match self.entry.check_again(&self.terms, Now::read())? {
+                Checked::Admitted(answers) => return Some(Ok(answers)),
+                Checked::Refused(refusal) => return Some(Err(refusal)),
+                Checked::Unknown(..) => {}
+            }
+            timeout_at(deadline, answered).await.ok()?;
+        }
+    }
+}
+
+/// Counts among those who wait until it is dropped, for a client may leave meanwhile.
+struct Waiting<'a>(&'a Entry);
+
+impl Waiting<'_> {
+    fn begin(entry: &Entry) -> Waiting<'_> {
+        entry.begin_waiting();
+        Waiting(entry)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.end_waiting();
+    }
+}

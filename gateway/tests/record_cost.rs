@@ -1,0 +1,147 @@
+//! What recording a request costs: nothing on the heap, and a time that is printed (judge it on an optimised build). And how
+//! long the successor of a killed gateway needs for its rings.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)] // A test crate.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gateway::clock::unix_ms;
+use gateway::metrics::Metrics;
+use gateway::usage::{MethodCode, OnFull, Record, UsageRecorder, UsageService, UsageSettings, open};
+use settings::Secret;
+use snapshot::wire::{FailedBy, Verdict};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged; the counter is a plain thread-local cell that neither
+// allocates nor has a destructor.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Less than a ring holds.
+const BURST: u64 = 50_000;
+/// Far beyond what it takes even without optimisation.
+const NANOSECONDS_MAX: f64 = 20_000.0;
+
+fn start(dir: &Path, metrics: &Arc<Metrics>) -> (UsageRecorder, UsageService) {
+    let settings = UsageSettings {
+        // Nobody listens: everything stays on disk.
+        redis_url: Some(Secret::new("unix:/nonexistent/redis.sock".to_owned())),
+        stream: "usage".to_owned(),
+        stream_length_max: 1_000,
+        node_id: Uuid::from_u128(7),
+        dir: dir.join("usage"),
+        spool_bytes_max: 1 << 30,
+        on_full: OnFull::Serve,
+        threads: 1,
+    };
+    open(settings, metrics.clone()).unwrap()
+}
+
+fn record(key: u64) -> Record {
+    Record {
+        at_ms: unix_ms(),
+        request_id: Uuid::from_u128(u128::from(key)),
+        key,
+        subscription: 2,
+        product: 3,
+        endpoint: 4,
+        plan: 5,
+        method: MethodCode::of(&http::Method::GET),
+        status: 200,
+        verdict: Verdict::Proxied,
+        failed_by: FailedBy::Nobody,
+        request_bytes: 1,
+        response_bytes: 2,
+        latency_us: 3,
+        upstream_latency_us: 4,
+        upstream_contacted: true,
+        test_key: false,
+    }
+}
+
+#[test]
+fn recording_allocates_nothing_and_its_time_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::new("test").unwrap());
+    let (recorder, service) = start(dir.path(), &metrics);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let service = runtime.spawn(service.run(stopped));
+    let record = record(1);
+    recorder.record(&record);
+    let mut times = Vec::new();
+    let mut written = 1;
+    for _ in 0..10 {
+        let before = ALLOCATIONS.with(Cell::get);
+        let began = Instant::now();
+        for _ in 0..BURST {
+            recorder.record(black_box(&record));
+        }
+        let took = began.elapsed();
+        assert_eq!(ALLOCATIONS.with(Cell::get), before, "recording took memory");
+        times.push(took.as_nanos() as f64 / BURST as f64);
+        written += BURST;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while metrics.usage.events_total.get() < written {
+            assert!(Instant::now() < deadline, "nobody empties the ring");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let (best, median, worst) = (times[0], times[times.len() / 2], times[times.len() - 1]);
+    println!(
+        "one record: {best:.1} ns at best, {median:.1} ns median, {worst:.1} ns at worst of {} bursts",
+        times.len()
+    );
+    assert!(median < NANOSECONDS_MAX);
+    stop.send_replace(true);
+    runtime.block_on(service).unwrap();
+}
+
+#[test]
+fn a_full_ring_is_taken_over_in_a_time_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::new("test").unwrap());
+    let (recorder, never_run) = start(dir.path(), &metrics);
+    let full = 65_536 + 131_072;
+    (0..full).for_each(|key| recorder.record(&record(key)));
+    drop((recorder, never_run));
+    let (_recorder, service) = start(dir.path(), &metrics);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let began = Instant::now();
+    let service = runtime.spawn(service.run(stopped));
+    while metrics.usage.epochs_adopted_total.get() == 0 {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    println!("{full} records of full rings are sealed and on the disk after {:?}", began.elapsed());
+    assert_eq!(metrics.usage.events_recovered_total.get(), full);
+    stop.send_replace(true);
+    runtime.block_on(service).unwrap();
+}

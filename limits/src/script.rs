@@ -1,0 +1,79 @@
+//! Redis' side as it runs: the library of Redis functions, the names of the keys, and a message's way into one binary argument
+//! and back out of one bulk string. Refuses to connect, send or retry; and what the numbers mean is `wire`'s.
+//!
+//! `FUNCTION LOAD REPLACE <library>` on every master, then `FCALL <EXCHANGE> <keys> … <argument>`. A later layout gets a
+//! later version and other names, so that gateways of both can run at once.
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod differential;
+mod pack;
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
+
+pub use self::pack::BadReply;
+use crate::wire::{Reply, Request};
+
+/// Hash-tag groups: a Redis Cluster spreads them over its masters.
+pub const GROUPS: u16 = 1024;
+/// The name of the library, as `FUNCTION LIST` tells it.
+pub const LIBRARY: &str = "apihub_limits_v1";
+/// The function that carries a `Request` out.
+pub const EXCHANGE: &str = "apihub_limits_v1_exchange";
+/// The function that puts a lost count of a period back.
+pub const SEED: &str = "apihub_limits_v1_seed";
+
+/// Which keys share one link: its numbers, and one message under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// All keys: one Redis, with or without Sentinel.
+    Whole,
+    /// The keys of one group: a Redis Cluster, where a call may touch one slot only.
+    Group(u16),
+}
+
+/// `FCALL <function> keys.len() keys… argument`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    pub keys: Vec<String>,
+    pub argument: Vec<u8>,
+}
+
+/// The source of the library.
+pub fn library() -> &'static str {
+    include_str!("../redis/limits.lua")
+}
+
+/// The group of a limit key (a meter's number × 2, and 1 more for test keys): all keys of a subscription share it. For ever the
+/// same, for states lie under it.
+pub fn group_of(key: u64) -> u16 {
+    let mixed = ((key >> 1) ^ (key >> 33)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    u16::try_from((mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 54).unwrap_or(0) % GROUPS
+}
+
+/// The call that carries a request out. `prefix` is without braces. In `Lane::Group` every ask's key is of that group.
+pub fn exchange(prefix: &str, lane: Lane, request: &Request) -> Call {
+    let mut keys = Vec::with_capacity(request.asks.len() + 1);
+    keys.push(match lane {
+        Lane::Whole => format!("{prefix}:link:{}", request.node),
+        Lane::Group(group) => format!("{prefix}:{{b{group}}}:link:{}", request.node),
+    });
+    keys.extend(request.asks.iter().map(|ask| state_key(prefix, ask.key)));
+    Call { keys, argument: pack::request(request) }
+}
+
+/// What `EXCHANGE` answers: one bulk string.
+pub fn read_reply(bytes: &[u8]) -> Result<Reply, BadReply> {
+    pack::reply(bytes)
+}
+
+/// The call that sets a period's count where it is absent, and only there; it answers 1 if it did, else 0.
+pub fn seed(prefix: &str, key: u64, period: u32, used: u64) -> Call {
+    Call { keys: vec![state_key(prefix, key)], argument: pack::seed(period, used) }
+}
+
+/// Where a key's bucket or window lies, and its month.
+fn state_key(prefix: &str, key: u64) -> String {
+    format!("{prefix}:{{b{}}}:{key}", group_of(key))
+}

@@ -1,0 +1,169 @@
+//! Redis servers on ports of the loopback interface, for tests of what takes several of them: a cluster, a replica, Sentinel.
+//! Everything in them is thrown away. Refuses to form a cluster or to know who is whose replica: the test says so.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::ServerFault;
+use crate::place::private_dir;
+use crate::process::{POLL, die_with_parent};
+
+const PROGRAM: &str = "Redis";
+const READY_WAIT: Duration = Duration::from_secs(10);
+const PING_WAIT: Duration = Duration::from_secs(1);
+/// A port that was free may be taken by the time that the server wants it.
+const ATTEMPTS_MAX: u32 = 5;
+
+/// What a server is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoopbackRole<'a> {
+    Alone,
+    /// A member of a cluster that suspects a silent one after so many milliseconds.
+    Member {
+        node_timeout_ms: u32,
+    },
+    /// Of the server on this port.
+    Replica {
+        of: u16,
+    },
+    /// With these lines of configuration.
+    Sentinel {
+        lines: &'a str,
+    },
+}
+
+/// One running server; killed when dropped.
+#[derive(Debug)]
+pub struct LoopbackRedis {
+    port: u16,
+    bus_port: u16,
+    child: Child,
+}
+
+impl LoopbackRedis {
+    /// Starts a server in `dir`, on a free port. Call from a thread that lives as long as the server.
+    pub fn start(dir: &Path, role: LoopbackRole<'_>) -> Result<LoopbackRedis, ServerFault> {
+        private_dir(dir, None)?;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let mut redis = spawn(dir, role)?;
+            match redis.wait_ready(dir) {
+                Err(ServerFault::Ended { .. }) if attempts < ATTEMPTS_MAX => {}
+                Err(fault) => return Err(fault),
+                Ok(()) => return Ok(redis),
+            }
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where members of a cluster talk to each other.
+    pub fn bus_port(&self) -> u16 {
+        self.bus_port
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn kill(&mut self) {
+        let _gone_already = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    fn wait_ready(&mut self, dir: &Path) -> Result<(), ServerFault> {
+        let deadline = Instant::now() + READY_WAIT;
+        while Instant::now() < deadline {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(ServerFault::Ended { program: PROGRAM, status: status.to_string(), log: log(dir) });
+            }
+            if answers_ping(self.port) {
+                return Ok(());
+            }
+            std::thread::sleep(POLL);
+        }
+        Err(ServerFault::NotReady { program: PROGRAM, waited_s: READY_WAIT.as_secs(), log: log(dir) })
+    }
+}
+
+impl Drop for LoopbackRedis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn spawn(dir: &Path, role: LoopbackRole<'_>) -> Result<LoopbackRedis, ServerFault> {
+    let fault = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            ServerFault::NotInstalled { program: PROGRAM, install: "apt-get install redis-server" }
+        }
+        _ => ServerFault::Start { program: PROGRAM, reason: error.to_string() },
+    };
+    let (port, bus_port) = free_ports().map_err(fault)?;
+    let file = dir.join("redis.conf");
+    std::fs::write(&file, configuration(dir, role, port, bus_port)).map_err(fault)?;
+    let mut command = Command::new("redis-server");
+    command.arg(&file);
+    if matches!(role, LoopbackRole::Sentinel { .. }) {
+        command.arg("--sentinel");
+    }
+    let log = File::create(log(dir)).map_err(fault)?;
+    command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
+    die_with_parent(&mut command, Signal::KILL);
+    Ok(LoopbackRedis { port, bus_port, child: command.spawn().map_err(fault)? })
+}
+
+fn configuration(dir: &Path, role: LoopbackRole<'_>, port: u16, bus_port: u16) -> String {
+    let place = format!("port {port}\nbind 127.0.0.1\ndir {}\n", dir.display());
+    let memory = "save \"\"\nappendonly no\nmaxmemory-policy noeviction\nrepl-diskless-sync-delay 0\n";
+    match role {
+        LoopbackRole::Alone => format!("{place}{memory}"),
+        LoopbackRole::Replica { of } => format!("{place}{memory}replicaof 127.0.0.1 {of}\n"),
+        LoopbackRole::Member { node_timeout_ms } => {
+            let cluster = format!("cluster-port {bus_port}\ncluster-node-timeout {node_timeout_ms}\n");
+            format!("{place}{memory}cluster-enabled yes\ncluster-config-file nodes.conf\n{cluster}")
+        }
+        LoopbackRole::Sentinel { lines } => format!("{place}{lines}\n"),
+    }
+}
+
+fn free_ports() -> std::io::Result<(u16, u16)> {
+    let (one, two) = (TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+    Ok((one.local_addr()?.port(), two.local_addr()?.port()))
+}
+
+fn log(dir: &Path) -> PathBuf {
+    dir.join("redis.log")
+}
+
+fn answers_ping(port: u16) -> bool {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, PING_WAIT) else { return false };
+    let _ = stream.set_read_timeout(Some(PING_WAIT));
+    let mut answer = [0u8; 5];
+    stream.write_all(b"PING\r\n").is_ok() && stream.read_exact(&mut answer).is_ok() && answer == *b"+PONG"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_on_a_port_ends_with_its_handle() {
+        let dir = tempfile::Builder::new().prefix("lb").tempdir_in("/tmp").unwrap();
+        let redis = LoopbackRedis::start(dir.path(), LoopbackRole::Alone).unwrap();
+        let port = redis.port();
+        assert!(answers_ping(port));
+        drop(redis);
+        assert!(!answers_ping(port));
+    }
+}
