@@ -162,9 +162,9 @@ impl InFlight<'_> {
         let authenticated = authenticate(self.snapshot, &credential, self.now)?;
         let known = find_subscription(self.snapshot, &authenticated, &route)?;
         let (limits, pending) = match self.take_limits(&known) {
-            Ok(Taken::Yes(limits)) => (limits, None),
-            Ok(Taken::Unknown(pending, limits)) => (limits, Some(pending)),
-            Err((rejection, limits)) => {
+            Taken::Yes(limits) => (limits, None),
+            Taken::Unknown(pending, limits) => (limits, Some(pending)),
+            Taken::No(rejection, limits) => {
                 return Err(Box::new(Rejected { rejection, context: Some(known), limits: Some(limits), cors: None }));
             }
         };
@@ -180,10 +180,11 @@ impl InFlight<'_> {
         Ok((admitted, pending))
     }
 
-    fn take_limits(&self, known: &KnownSubscription) -> Result<Taken, (Rejection, LimitAnswers)> {
-        check_entitlement(known, self.now)
-            .map_err(|rejection| (rejection, limits::peek(self.limiter, self.snapshot, known, self.now)))?;
-        limits::take(self.limiter, self.snapshot, known, self.now)
+    fn take_limits(&self, known: &KnownSubscription) -> Taken {
+        match check_entitlement(known, self.now) {
+            Ok(()) => limits::take(self.limiter, self.snapshot, known, self.now),
+            Err(rejection) => Taken::No(rejection, limits::peek(self.limiter, self.snapshot, known, self.now)),
+        }
     }
 }
 

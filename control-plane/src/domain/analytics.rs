@@ -128,8 +128,8 @@ impl Step {
     pub fn that_suits(range: SignedDuration) -> Step {
         match range.as_hours() {
             ..=6 => Step::Minute,
-            ..=96 => Step::QuarterHour,
-            ..=800 => Step::Hour,
+            7..=96 => Step::QuarterHour,
+            97..=800 => Step::Hour,
             _ => Step::Day,
         }
     }

@@ -19,21 +19,18 @@ const TEST_BURST: NonZeroU32 = NonZeroU32::new(10).unwrap();
 #[derive(Debug)]
 pub enum Taken {
     Yes(LimitAnswers),
+    /// With the windows as they stand.
+    No(Rejection, LimitAnswers),
     /// Only Redis knows. The figures are those of this moment.
     Unknown(Box<Pending>, LimitAnswers),
 }
 
-/// Takes the request from every window, or from none. Errors: 429 with how long to wait and the windows as they stand.
-pub fn take(
-    limiter: &Limiter,
-    snapshot: &Snapshot,
-    known: &KnownSubscription,
-    now: Now,
-) -> Result<Taken, (Rejection, LimitAnswers)> {
+/// Takes the request from every window, or from none. `No` is a 429, with how long to wait.
+pub fn take(limiter: &Limiter, snapshot: &Snapshot, known: &KnownSubscription, now: Now) -> Taken {
     match limiter.check(&terms(snapshot, known, now), now) {
-        Checked::Admitted(answers) => Ok(Taken::Yes(answers)),
-        Checked::Refused(refusal) => Err((rejection(&refusal), refusal.answers)),
-        Checked::Unknown(pending, answers) => Ok(Taken::Unknown(pending, answers)),
+        Checked::Admitted(answers) => Taken::Yes(answers),
+        Checked::Refused(refusal) => Taken::No(rejection(&refusal), refusal.answers),
+        Checked::Unknown(pending, answers) => Taken::Unknown(pending, answers),
     }
 }
 
