@@ -20,7 +20,7 @@ use self::labels::{AuthResult, ConnectionRefusal, ResolveResult};
 pub use self::limits::LimitMetrics;
 use self::maker::Maker;
 use self::requests::RequestMetrics;
-pub use self::requests::RequestSeen;
+pub use self::requests::{PROXIED, RequestSeen};
 use self::status::{PartState, Status};
 pub use self::usage::UsageMetrics;
 

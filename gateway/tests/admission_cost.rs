@@ -1,8 +1,9 @@
 //! What admitting a request costs on the heap: the path that is sent on, the box that carries the decision, and nothing
 //! else. Everything more would be work that the snapshot could have done once.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "shared/allocations.rs"]
+mod allocations;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -15,32 +16,9 @@ use snapshot::key::{self, Environment};
 use snapshot::token::Token;
 use snapshot::wire;
 use uuid::Uuid;
+
+use allocations::allocations;
 use wire::record::Record as RecordKind;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged; the counter is a plain thread-local cell that neither
-// allocates nor has a destructor.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 fn id(number: u128) -> Vec<u8> {
     Uuid::from_u128(number).as_bytes().to_vec()
@@ -106,11 +84,11 @@ fn an_admitted_request_allocates_its_path_and_its_decision_only() {
     let now = Now::read();
 
     let allocations = || {
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         let target = b"/acme/weather/users/42?units=si";
         let head = RequestHead::read(&Method::GET, Version::HTTP_11, target, None, &headers, peer).unwrap();
         let decision = decide(&head, &snapshot, &limiter, now, &rules);
-        let count = ALLOCATIONS.get() - before;
+        let count = allocations() - before;
         assert!(matches!(decision, Ok(Decision::Admitted(_))));
         count
     };

@@ -2,45 +2,24 @@
 //! long the successor of a killed gateway needs for its rings.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)] // A test crate.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "shared/allocations.rs"]
+mod allocations;
+#[path = "shared/usage_record.rs"]
+mod usage_record;
+
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::clock::unix_ms;
 use gateway::metrics::Metrics;
-use gateway::usage::{MethodCode, OnFull, Record, UsageRecorder, UsageService, UsageSettings, open};
+use gateway::usage::{OnFull, UsageRecorder, UsageService, UsageSettings, open};
 use settings::Secret;
-use snapshot::wire::{FailedBy, Verdict};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged; the counter is a plain thread-local cell that neither
-// allocates nor has a destructor.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
+use allocations::allocations;
+use usage_record::record;
 
 /// Less than a ring holds.
 const BURST: u64 = 50_000;
@@ -62,28 +41,6 @@ fn start(dir: &Path, metrics: &Arc<Metrics>) -> (UsageRecorder, UsageService) {
     open(settings, metrics.clone()).unwrap()
 }
 
-fn record(key: u64) -> Record {
-    Record {
-        at_ms: unix_ms(),
-        request_id: Uuid::from_u128(u128::from(key)),
-        key,
-        subscription: 2,
-        product: 3,
-        endpoint: 4,
-        plan: 5,
-        method: MethodCode::of(&http::Method::GET),
-        status: 200,
-        verdict: Verdict::Proxied,
-        failed_by: FailedBy::Nobody,
-        request_bytes: 1,
-        response_bytes: 2,
-        latency_us: 3,
-        upstream_latency_us: 4,
-        upstream_contacted: true,
-        test_key: false,
-    }
-}
-
 #[test]
 fn recording_allocates_nothing_and_its_time_is_told() {
     let dir = tempfile::tempdir().unwrap();
@@ -97,13 +54,13 @@ fn recording_allocates_nothing_and_its_time_is_told() {
     let mut times = Vec::new();
     let mut written = 1;
     for _ in 0..10 {
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = allocations();
         let began = Instant::now();
         for _ in 0..BURST {
             recorder.record(black_box(&record));
         }
         let took = began.elapsed();
-        assert_eq!(ALLOCATIONS.with(Cell::get), before, "recording took memory");
+        assert_eq!(allocations(), before, "recording took memory");
         times.push(took.as_nanos() as f64 / BURST as f64);
         written += BURST;
         let deadline = Instant::now() + Duration::from_secs(30);

@@ -2,6 +2,9 @@
 //! APIHUB_KILL_ROUNDS sets how often.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test crate.
 
+#[path = "shared/usage_record.rs"]
+mod usage_record;
+
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -9,15 +12,16 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gateway::clock::unix_ms;
 use gateway::metrics::Metrics;
-use gateway::usage::{MethodCode, OnFull, Record, UsageRecorder, UsageService, UsageSettings, open};
+use gateway::usage::{OnFull, UsageRecorder, UsageService, UsageSettings, open};
 use prost::Message as _;
 use servers::PrivateRedis;
 use settings::Secret;
-use snapshot::wire::{FailedBy, UsageBatch, Verdict};
+use snapshot::wire::UsageBatch;
 use tokio::sync::watch;
 use uuid::Uuid;
+
+use usage_record::record;
 
 const THREADS: u64 = 3;
 /// Records between two words to the parent: so many may be in the spool beyond what it was told, of each thread.
@@ -39,28 +43,6 @@ fn start(dir: &Path, redis: &str, metrics: &Arc<Metrics>) -> (UsageRecorder, Usa
         threads: usize::try_from(THREADS).unwrap(),
     };
     open(settings, metrics.clone()).unwrap()
-}
-
-fn record(key: u64) -> Record {
-    Record {
-        at_ms: unix_ms(),
-        request_id: Uuid::from_u128(u128::from(key)),
-        key,
-        subscription: 2,
-        product: 3,
-        endpoint: 4,
-        plan: 5,
-        method: MethodCode::of(&http::Method::GET),
-        status: 200,
-        verdict: Verdict::Proxied,
-        failed_by: FailedBy::Nobody,
-        request_bytes: 1,
-        response_bytes: 2,
-        latency_us: 3,
-        upstream_latency_us: 4,
-        upstream_contacted: true,
-        test_key: false,
-    }
 }
 
 /// Not a test of its own: the process that is killed. Keys are the thread's number and, below it, the record's.

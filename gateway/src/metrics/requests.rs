@@ -31,7 +31,7 @@ pub struct RequestSeen<'a> {
 }
 
 /// The verdict of what an upstream answered; other verdicts are the codes of rejections.
-const PROXIED: &str = "proxied";
+pub const PROXIED: &str = "proxied";
 /// Statuses that HTTP has: 100 to 599.
 const STATUSES: usize = 500;
 

@@ -15,7 +15,7 @@ use super::context::Context;
 use super::lifeline::Cut;
 use crate::clock::Now;
 use crate::filters::entitlement::KnownSubscription;
-use crate::metrics::{Metrics, RequestSeen};
+use crate::metrics::{Metrics, PROXIED, RequestSeen};
 use crate::rejection::Rejection;
 use crate::settings::AccessLog;
 use crate::usage::{MethodCode, Record, UsageRecorder};
@@ -24,8 +24,6 @@ use crate::usage::{MethodCode, Record, UsageRecorder};
 const CLIENT_GONE: u16 = 499;
 /// The answer that makes a tunnel.
 const SWITCHED: u16 = 101;
-/// The label of a request that the upstream answered.
-const PROXIED: &str = "proxied";
 const GONE: &str = "client_gone";
 
 /// Where requests are written down.

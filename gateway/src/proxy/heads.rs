@@ -1,9 +1,9 @@
 //! Heads on their way through the gateway, as plain maps. The framework keeps the spelling of every header name in a second map and
 //! parses each name that it is given; what is written here is written once, in lower case, as HTTP/2 has it anyway.
 
-use http::HeaderMap;
-use http::{Request, Response, request};
+use http::{HeaderMap, Request, Response, StatusCode, request};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_core::{ErrorType, OrErr as _, Result};
 
 /// Changes a request's head. The path goes its own way: `set_raw_path`, afterwards.
 pub(super) fn edit_request<T>(head: &mut RequestHeader, edit: impl FnOnce(&mut HeaderMap) -> T) -> T {
@@ -31,6 +31,14 @@ pub(super) fn edit_response<T>(head: &mut ResponseHeader, edit: impl FnOnce(&mut
         drop(head.set_reason_phrase(own_reason.as_deref()));
     }
     edited
+}
+
+/// The head of an answer that the gateway itself gives.
+pub(super) fn own_response(status: u16, headers: HeaderMap) -> Result<ResponseHeader> {
+    let mut parts = Response::new(()).into_parts().0;
+    parts.status = StatusCode::from_u16(status).or_err(ErrorType::InternalError, "a status of ours is one")?;
+    parts.headers = headers;
+    Ok(ResponseHeader::from(parts))
 }
 
 #[cfg(test)]

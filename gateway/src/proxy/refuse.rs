@@ -6,14 +6,13 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE, VARY, VIA};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use pingora::http::ResponseHeader;
 use pingora_core::Result;
 use pingora_core::protocols::http::date::get_cached_date;
 use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::Context;
-use super::heads::edit_response;
+use super::heads::own_response;
 use super::response_head::{TEXT_BYTES_USUAL, VIA_VALUE, X_REQUEST_ID};
 use crate::filters::cors::Preflight;
 use crate::filters::limit_headers::limit_headers;
@@ -74,15 +73,13 @@ impl Gateway {
             session.set_keepalive(None);
         }
         headers.insert(DATE, get_cached_date());
-        let mut head = ResponseHeader::build_no_case(status, Some(0))?;
-        edit_response(&mut head, |empty| *empty = headers);
         ctx.status = status;
         let is_bodiless = ctx.method == Method::HEAD || body.is_empty();
         if !is_bodiless {
             ctx.response_came(body.len(), true);
         }
         self.book.record_answer(ctx);
-        session.write_response_header(Box::new(head), is_bodiless).await?;
+        session.write_response_header(Box::new(own_response(status, headers)?), is_bodiless).await?;
         if !is_bodiless {
             session.write_response_body(Some(body), true).await?;
         }
