@@ -17,6 +17,8 @@ mod wait;
 
 use std::sync::Arc;
 
+use limits_redis::LimitsRedis;
+
 use self::alone::Alone;
 pub use self::answer::{LimitAnswers, LimitItem, LimitKind, LimitRefusal};
 pub use self::drive::Driver;
@@ -25,7 +27,6 @@ pub use self::terms::{Lane, Terms};
 pub use self::wait::Pending;
 use crate::clock::Now;
 use crate::metrics::Metrics;
-use crate::settings::LimitsRedis;
 
 #[derive(Debug)]
 pub struct Limiter {

@@ -10,6 +10,7 @@ use limits::link::TIMEOUT_NS;
 use limits::script;
 use limits::terms::BATCH_GAP_NS;
 use limits::wire::{QuotaLeft, Reply, Request};
+use limits_redis::LimitsRedis;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -21,7 +22,6 @@ use super::redis_link::RedisLink;
 use super::terms::mono_ns;
 use crate::clock::Now;
 use crate::metrics::Metrics;
-use crate::settings::LimitsRedis;
 
 /// How long calls gather before they are looked at; what a request waits for is not kept back.
 const GATHER: Duration = Duration::from_nanos(BATCH_GAP_NS);

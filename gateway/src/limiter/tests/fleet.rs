@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use limits::script;
+use limits_redis::{LimitsRedis, RedisKind};
 use servers::{PrivateRedis, Signal, send};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -13,7 +14,6 @@ use tokio::time::sleep;
 use super::*;
 use crate::metrics::Metrics;
 use crate::metrics::labels::{LimitOutcome, WaitResult};
-use crate::settings::{LimitsRedis, RedisKind};
 
 /// How long anything here may take before it counts as never.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -62,7 +62,7 @@ impl Node {
     async fn start(redis: &Redis) -> Node {
         let metrics = Arc::new(Metrics::new("test").unwrap());
         let urls = vec![::settings::Secret::new(redis.server.url())];
-        let settings = LimitsRedis { urls, kind: RedisKind::Single, prefix: PREFIX.to_owned() };
+        let settings = LimitsRedis { urls, kind: RedisKind::Single, ca_file: None, prefix: PREFIX.to_owned() };
         let (limiter, driver) = Limiter::start(Some(settings), metrics.clone());
         let (stop, stopped) = watch::channel(false);
         let node = Node { limiter, metrics, _stop: stop, driver: tokio::spawn(driver.run(stopped)) };
