@@ -27,7 +27,18 @@ fn rust_files(below: &Path, found: &mut Vec<PathBuf>) {
 /// Every Rust file of ours but the generated wire code.
 fn sources() -> Vec<(String, String)> {
     let mut files = Vec::new();
-    for room in ["src", "gateway", "control-plane", "snapshot", "settings", "servers", "limits", "limits-redis", "tests", "benches"] {
+    for room in [
+        "src",
+        "gateway",
+        "control-plane",
+        "snapshot",
+        "settings",
+        "servers",
+        "limits",
+        "limits-redis",
+        "tests",
+        "benches",
+    ] {
         rust_files(&root().join(room), &mut files);
     }
     let name = |path: &Path| path.strip_prefix(root()).unwrap().display().to_string();
