@@ -4,5 +4,6 @@
 mod attacks;
 mod counted;
 mod harness;
+mod kept;
 mod proxying;
 mod upstreams;
