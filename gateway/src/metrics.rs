@@ -97,10 +97,20 @@ impl Metrics {
         self.upstream_resolutions_total.add(result, 1);
     }
 
+    /// The Redis of limits is of use: it is connected, and no conversation with it counts it as down.
+    pub fn limits_redis(&self) -> PartState {
+        match self.status.limits_redis() {
+            PartState::Up if self.limits.lanes_down.get() > 0 => PartState::Down,
+            state => state,
+        }
+    }
+
     /// The exposition text, with the figures that follow from the status brought up to date.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         self.config.show(&self.status);
-        for (part, state) in [("feed", self.status.feed()), ("redis", self.status.redis())] {
+        let parts =
+            [("feed", self.status.feed()), ("redis", self.status.redis()), ("limits_redis", self.limits_redis())];
+        for (part, state) in parts {
             self.part_up.with_label_values(&[part]).set(i64::from(state == PartState::Up));
         }
         let mut text = Vec::new();

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ::settings::{Secret, SettingsErrors};
 use ipnet::IpNet;
+use limits_redis::LimitsRedis;
 use snapshot::guard::AllowedRange;
 
 use crate::usage::OnFull;
@@ -128,32 +129,6 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Where the fleet counts its plans' limits. `None`: this gateway counts alone.
     pub redis: Option<LimitsRedis>,
-}
-
-#[derive(Clone, Debug)]
-pub struct LimitsRedis {
-    /// One Redis, the sentinels, or some nodes of the cluster. May carry passwords.
-    pub urls: Vec<Secret>,
-    pub kind: RedisKind,
-    /// In front of every key.
-    pub prefix: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisKind {
-    Single,
-    /// `service`: the name under which the sentinels know the master.
-    Sentinel {
-        service: String,
-    },
-    Cluster,
-}
-
-impl LimitsRedis {
-    /// Whether keys that are asked for together have to lie together.
-    pub fn is_grouped(&self) -> bool {
-        self.kind == RedisKind::Cluster
-    }
 }
 
 /// In which form an answer tells its limits, beside `X-RateLimit-*`.

@@ -15,8 +15,8 @@ mod decode;
 
 /// Endpoints of one product: bounds a release, and with it the largest message of the feed.
 pub const ENDPOINTS_MAX: usize = 10_000;
-/// Largest rate a policy may name, per minute.
-pub const REQUESTS_PER_MINUTE_MAX: u32 = 60_000_000;
+/// Largest rate and burst that a policy may name, per minute: what the limits count exactly.
+pub const REQUESTS_PER_MINUTE_MAX: u32 = 50_000_000;
 /// Longest timeout an endpoint may ask for, in milliseconds.
 pub const TIMEOUT_MS_MAX: u32 = 3_600_000;
 /// Most retries an endpoint may ask for.
