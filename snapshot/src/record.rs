@@ -79,6 +79,13 @@ pub struct Endpoint {
     pub upstream_http: UpstreamHttp,
 }
 
+/// What one product may hold of one gateway at once. `None`: as much as the gateway's settings say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProductCaps {
+    pub requests_in_flight_max: Option<NonZeroU32>,
+    pub upstream_connections_max: Option<NonZeroU32>,
+}
+
 /// A product's live release, compiled.
 #[derive(Clone)]
 pub struct Product {
@@ -94,6 +101,7 @@ pub struct Product {
     /// `None`: the gateway's own limit alone.
     pub body_bytes_max: Option<u64>,
     pub cors: Option<Cors>,
+    pub caps: ProductCaps,
     pub endpoints: Vec<Endpoint>,
     pub routes: ProductRoutes,
 }

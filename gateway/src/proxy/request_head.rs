@@ -62,7 +62,8 @@ impl Gateway {
         let spent_us = now.mono_us.saturating_sub(ctx.began.mono_us);
         let left = Duration::from_micros((total_ms * 1_000).saturating_sub(spent_us)).max(LEFT_MIN);
         let left = (total_ms > 0 && !ctx.is_upgrade).then_some(left);
-        let mut peer = self.upstreams.plan(organization, &known.endpoint).peer(address, ctx.is_upgrade, left);
+        let mut peer = self.upstreams.plan(known.product.id, &known.endpoint).peer(address, ctx.is_upgrade, left);
+        self.bulkhead_of(&known.product).govern(&mut peer);
         if ctx.is_upgrade {
             peer.options.read_timeout = Some(self.client.tunnel_idle_timeout);
         }

@@ -2,6 +2,7 @@
 //! looked at here; what is decided has its own tests.
 
 mod attacks;
+mod caps;
 mod counted;
 mod harness;
 mod kept;
