@@ -119,7 +119,8 @@ impl Database {
     }
 
     fn keys(&self) -> Vec<u64> {
-        let mut keys: Vec<u64> = self.batches.values().flat_map(|batch| &batch.events).map(|event| event.key).collect();
+        let mut keys: Vec<u64> =
+            self.batches.values().flat_map(|batch| &batch.events).map(|event| event.kind.unwrap().key).collect();
         keys.sort_unstable();
         keys
     }
@@ -430,8 +431,8 @@ async fn a_long_absence_of_redis_is_summed_up_exactly_and_stays_within_its_room(
     assert_eq!((database.count(), node.lost()), (EVENTS, 0));
     let mut by_key = BTreeMap::<u64, u64>::new();
     for batch in database.batches.values() {
-        batch.events.iter().for_each(|event| *by_key.entry(event.key).or_default() += 1);
-        batch.rows.iter().for_each(|row| *by_key.entry(row.key).or_default() += row.count);
+        batch.events.iter().for_each(|event| *by_key.entry(event.kind.unwrap().key).or_default() += 1);
+        batch.rows.iter().for_each(|row| *by_key.entry(row.kind.unwrap().key).or_default() += row.count);
     }
     assert!(by_key.values().eq([EVENTS / 50; 50].iter()));
 }

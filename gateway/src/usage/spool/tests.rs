@@ -122,11 +122,11 @@ fn sums(batches: &[UsageBatch]) -> BTreeMap<Key, [u64; 5]> {
     let of_event = |event: &UsageEvent| {
         let latencies = [event.latency_us, event.upstream_latency_us].map(u64::from);
         let sums = [1, event.request_bytes, event.response_bytes, latencies[0], latencies[1]];
-        ((event.at_ms.div_euclid(900_000) * 900_000, event.key, event.status), sums)
+        ((event.at_ms.div_euclid(900_000) * 900_000, event.kind.unwrap().key, event.kind.unwrap().status), sums)
     };
     let of_row = |row: &UsageRow| {
         let sums = [row.count, row.request_bytes, row.response_bytes, row.latency_us_sum, row.upstream_latency_us_sum];
-        ((row.quarter_hour_ms, row.key, row.status), sums)
+        ((row.quarter_hour_ms, row.kind.unwrap().key, row.kind.unwrap().status), sums)
     };
     let mut all = BTreeMap::<Key, [u64; 5]>::new();
     for batch in batches {
