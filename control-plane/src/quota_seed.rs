@@ -12,12 +12,12 @@ mod tests;
 use std::convert::Infallible;
 use std::time::Duration;
 
+use limits_redis::{LimitsRedis, OpenFault};
 use redis::RedisError;
 use tokio_util::sync::CancellationToken;
 
 pub use metrics::QuotaSeedMetrics;
 
-use crate::settings::Limits;
 use crate::store::quota::{PeriodOf, used_in_periods};
 use crate::store::{Store, StoreError};
 use desk::Desk;
@@ -42,6 +42,8 @@ pub struct QuotaSeed {
 
 #[derive(Debug, thiserror::Error)]
 enum SeedError {
+    #[error("no connection: {0}")]
+    Open(#[from] OpenFault),
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
     #[error("Postgres: {0}")]
@@ -50,8 +52,8 @@ enum SeedError {
 
 impl QuotaSeed {
     /// `None` without a Redis: then no gateway counts there either. Does not connect.
-    pub fn new(store: Store, limits: &Limits, metrics: QuotaSeedMetrics) -> Option<QuotaSeed> {
-        let desk = Desk::new(limits.redis.as_ref()?.clone());
+    pub fn new(store: Store, redis: Option<LimitsRedis>, metrics: QuotaSeedMetrics) -> Option<QuotaSeed> {
+        let desk = Desk::new(redis?);
         Some(QuotaSeed { store, desk, metrics, batch: BATCH_MAX, back_off: BACK_OFF_MIN })
     }
 

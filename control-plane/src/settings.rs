@@ -6,17 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use limits_redis::LimitsRedis;
 use rust_decimal::Decimal;
 use settings::{Reader, Secret, Section, SettingsErrors};
 use snapshot::guard::{AddressPolicy, AllowedRange};
 use url::{Host, Url};
 
-mod limits;
-
 #[cfg(test)]
 mod tests;
-
-pub use limits::{Limits, LimitsRedis, RedisKind};
 
 /// One bound for every kind of retention: ten years, in days.
 const RETENTION_DAYS_MAX: u64 = 3660;
@@ -32,7 +29,8 @@ pub struct Settings {
     pub database: Database,
     pub feed: Feed,
     pub usage: Usage,
-    pub limits: Limits,
+    /// Where the gateways count limits. `None`: lost quota counts are not put back, for there are none.
+    pub limits_redis: Option<LimitsRedis>,
     pub gateway_url: Url,
     pub keys: Keys,
     pub upstream: AddressPolicy,
@@ -168,7 +166,7 @@ impl Settings {
         Settings {
             sessions: take_sessions(&mut reader.section("sessions"), &rest),
             database: take_database(&mut reader.section("database")),
-            limits: limits::take(&mut reader.section("limits"), &usage),
+            limits_redis: LimitsRedis::take(&mut reader.section("limits"), usage.redis_url.as_ref()),
             usage,
             keys: take_keys(&mut reader.section("keys")),
             upstream: AddressPolicy { allow: take_allowed(&mut reader.section("upstream")), own_listeners },

@@ -17,6 +17,8 @@ mod wait;
 
 use std::sync::Arc;
 
+use limits_redis::LimitsRedis;
+
 use self::alone::Alone;
 pub use self::answer::{LimitAnswers, LimitItem, LimitKind, LimitRefusal};
 pub use self::drive::Driver;
@@ -25,7 +27,7 @@ pub use self::terms::{Lane, Terms};
 pub use self::wait::Pending;
 use crate::clock::Now;
 use crate::metrics::Metrics;
-use crate::settings::LimitsRedis;
+use crate::metrics::status::PartState;
 
 #[derive(Debug)]
 pub struct Limiter {
@@ -57,6 +59,7 @@ impl Limiter {
     pub fn start(redis: Option<LimitsRedis>, metrics: Arc<Metrics>) -> (Arc<Limiter>, Driver) {
         let Some(redis) = redis else {
             let limiter = Arc::new(Limiter::alone());
+            metrics.status.set_limits_redis(PartState::Off);
             let driver = Driver::sweeping(Arc::clone(&limiter), metrics);
             return (limiter, driver);
         };

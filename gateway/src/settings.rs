@@ -7,11 +7,13 @@ pub(crate) mod reading;
 mod tests;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::settings::{Secret, SettingsErrors};
 use ipnet::IpNet;
+use limits_redis::LimitsRedis;
 use snapshot::guard::AllowedRange;
 
 use crate::usage::OnFull;
@@ -88,6 +90,8 @@ pub struct Upstream {
     pub allow: Vec<AllowedRange>,
     pub ca_file: Option<PathBuf>,
     pub connections_kept: usize,
+    /// Of one product, idle ones too, where an operator gave it no cap of its own.
+    pub connections_per_product_max: NonZeroU32,
     pub idle_timeout: Duration,
     pub connect_timeout: Duration,
     pub read_timeout: Duration,
@@ -126,34 +130,10 @@ pub struct Limits {
     pub header_count_max: usize,
     pub target_bytes_max: usize,
     pub body_bytes_max: u64,
+    /// In flight of one product, where an operator gave it no cap of its own.
+    pub requests_per_product_max: NonZeroU32,
     /// Where the fleet counts its plans' limits. `None`: this gateway counts alone.
     pub redis: Option<LimitsRedis>,
-}
-
-#[derive(Clone, Debug)]
-pub struct LimitsRedis {
-    /// One Redis, the sentinels, or some nodes of the cluster. May carry passwords.
-    pub urls: Vec<Secret>,
-    pub kind: RedisKind,
-    /// In front of every key.
-    pub prefix: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RedisKind {
-    Single,
-    /// `service`: the name under which the sentinels know the master.
-    Sentinel {
-        service: String,
-    },
-    Cluster,
-}
-
-impl LimitsRedis {
-    /// Whether keys that are asked for together have to lie together.
-    pub fn is_grouped(&self) -> bool {
-        self.kind == RedisKind::Cluster
-    }
 }
 
 /// In which form an answer tells its limits, beside `X-RateLimit-*`.

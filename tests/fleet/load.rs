@@ -101,6 +101,13 @@ pub async fn fire(client: &reqwest::Client, urls: &[String], key: &str, shots: V
 }
 
 impl Log {
+    /// How long the slowest tenth of the answers took at least.
+    pub fn slow_answer(&self) -> Duration {
+        let mut took: Vec<Duration> = self.admitted.iter().map(|one| one.answered - one.sent).collect();
+        took.sort_unstable();
+        took.get(took.len() * 9 / 10).copied().unwrap_or_default()
+    }
+
     pub fn admitted_by(&self, gateway: usize, from: Duration, until: Duration) -> usize {
         let by_gateway = self.admitted.iter().zip(&self.gateways);
         by_gateway.filter(|(one, by)| **by == gateway && one.sent >= from && one.answered <= until).count()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use limits::policy::Algorithm;
 use limits::script::{self, EXCHANGE, Lane};
 use limits::wire::{Ask, QuotaAsk, QuotaLeft, Reply, Request, Verdict};
+use limits_redis::RedisKind;
 use prometheus::Registry;
 use redis::aio::MultiplexedConnection;
 use servers::PrivateRedis;
@@ -15,7 +16,6 @@ use uuid::Uuid;
 
 use super::*;
 use crate::publish::builder::testing_rows::Rows;
-use crate::settings::{LimitsRedis, RedisKind};
 
 const PREFIX: &str = "rl";
 const PERIOD: u32 = 202_611;
@@ -78,8 +78,8 @@ impl World {
 
     fn seeder(&self) -> DropGuard {
         let urls = vec![Secret::new(self.redis.url())];
-        let limits = Limits { redis: Some(LimitsRedis { urls, kind: RedisKind::Single, prefix: PREFIX.into() }) };
-        let seeder = QuotaSeed::new(self.rows.store.clone(), &limits, self.metrics.clone()).unwrap();
+        let redis = LimitsRedis { urls, kind: RedisKind::Single, ca_file: None, prefix: PREFIX.into() };
+        let seeder = QuotaSeed::new(self.rows.store.clone(), Some(redis), self.metrics.clone()).unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(seeder.run(stop.clone()));
         stop.drop_guard()

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use settings::Reader;
 
-use super::{FeedListen, RedisKind, Settings};
+use super::{FeedListen, Settings};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/control-plane.toml");
 
@@ -63,24 +63,6 @@ fn a_database_and_a_feed_token_are_needed() {
         "{errors}"
     );
     assert!(errors.contains("feed: needs `token_file` or the environment variable APIHUB_FEED_TOKEN"), "{errors}");
-}
-
-#[test]
-fn limits_are_counted_where_usage_is_sent_unless_another_redis_is_named() {
-    let redis = |text: &str| read(text).unwrap().limits.redis;
-    let urls = |text: &str| redis(text).map(|redis| redis.urls.iter().map(|url| url.expose().to_owned()).collect());
-    assert_eq!(urls(""), None::<Vec<_>>);
-    let usage = "[usage]\nplain_redis_url = \"redis://usage\"\n";
-    assert_eq!(urls(usage), Some(vec!["redis://usage".to_owned()]));
-    let sentinels = format!(
-        "{usage}[limits]\nplain_redis_urls = [\"redis://a\", \"redis://b\"]\nredis_kind = \"sentinel\"\nsentinel_service = \"rl\"\n"
-    );
-    assert_eq!(urls(&sentinels), Some(vec!["redis://a".to_owned(), "redis://b".to_owned()]));
-    assert_eq!(redis(&sentinels).unwrap().kind, RedisKind::Sentinel { service: "rl".to_owned() });
-    for spoilt in ["redis_prefix = \"{rl}\"", "redis_prefix = \"\"", "plain_redis_urls = [\"redis://:secret@limits\"]"]
-    {
-        assert!(read(&format!("[limits]\n{spoilt}\n")).is_err(), "{spoilt}");
-    }
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Reads each section of the file into its type: keys, defaults, ranges, and what must not stand together. It refuses to
 //! open anything that the settings name, beside files of secrets.
 
+use std::num::NonZeroU32;
+
 use ::settings::{Reader, Secret, Section, SettingsErrors};
+use limits_redis::LimitsRedis;
 
 use super::{
-    AccessLog, Admin, Answers, Client, Feed, Https, Limits, LimitsRedis, Listen, Log, LogFormat, Node,
-    RateLimitHeaders, RedisKind, Settings, Stop, Upstream, Usage,
+    AccessLog, Admin, Answers, Client, Feed, Https, Limits, Listen, Log, LogFormat, Node, RateLimitHeaders, Settings,
+    Stop, Upstream, Usage,
 };
 use crate::usage::OnFull;
 
@@ -145,6 +148,7 @@ fn upstream(section: &mut Section<'_>) -> Upstream {
         allow,
         ca_file: section.optional_path("ca_file"),
         connections_kept: to_usize(section.integer("connections_kept", 1_024, 0..=1_000_000)),
+        connections_per_product_max: at_least_one(section.integer("connections_per_product_max", 5_000, 1..=1_000_000)),
         idle_timeout: section.duration_s("idle_timeout_s", 60, 1..=IDLE_S_MAX),
         connect_timeout: section.duration_ms("connect_timeout_ms", 5_000, 1..=TIMEOUT_MS_MAX),
         read_timeout: section.duration_ms("read_timeout_ms", 60_000, 1..=TIMEOUT_MS_MAX),
@@ -176,54 +180,8 @@ fn limits(section: &mut Section<'_>, usage_url: Option<&Secret>) -> Limits {
         header_count_max: to_usize(section.integer("header_count_max", 100, 8..=256)),
         target_bytes_max: to_usize(section.integer("target_bytes_max", 8_192, 256..=65_536)),
         body_bytes_max: section.integer("body_bytes_max", 10_737_418_240, 1..=u64::MAX),
-        redis: limits_redis(section, usage_url),
-    }
-}
-
-/// The same Redis as usage's, unless another one is named.
-fn limits_redis(section: &mut Section<'_>, usage_url: Option<&Secret>) -> Option<LimitsRedis> {
-    let written = section.strings("redis_urls", &[]);
-    for url in &written {
-        if let Some(reason) = fault_of_redis(url) {
-            section.fault("redis_urls", reason);
-        }
-    }
-    let kinds = [("single", RedisIs::Single), ("sentinel", RedisIs::Sentinel), ("cluster", RedisIs::Cluster)];
-    let kind = section.one_of("redis_kind", RedisIs::Single, &kinds);
-    let service = section.string("sentinel_service", "mymaster");
-    let prefix = section.string("redis_prefix", "rl");
-    if prefix.is_empty() || prefix.contains(['{', '}']) {
-        section.fault("redis_prefix", "is a short text without braces");
-    }
-    let from_environment = std::env::var("LIMITS_REDIS_URL").ok().filter(|urls| !urls.trim().is_empty());
-    let urls: Vec<Secret> = match from_environment {
-        Some(urls) => urls.split(',').map(|url| Secret::new(url.trim())).collect(),
-        None if written.is_empty() => usage_url.cloned().into_iter().collect(),
-        None => written.into_iter().map(Secret::new).collect(),
-    };
-    let kind = match kind {
-        RedisIs::Single => RedisKind::Single,
-        RedisIs::Sentinel => RedisKind::Sentinel { service },
-        RedisIs::Cluster => RedisKind::Cluster,
-    };
-    (!urls.is_empty()).then_some(LimitsRedis { urls, kind, prefix })
-}
-
-#[derive(Clone, Copy)]
-enum RedisIs {
-    Single,
-    Sentinel,
-    Cluster,
-}
-
-fn fault_of_redis(text: &str) -> Option<&'static str> {
-    match url::Url::parse(text) {
-        Ok(url) if !REDIS_SCHEMES.contains(&url.scheme()) => {
-            Some("each entry begins with redis://, rediss:// or unix://")
-        }
-        Ok(url) if url.password().is_some() => Some("carries a password; set the variable LIMITS_REDIS_URL instead"),
-        Ok(_) => None,
-        Err(_) => Some("each entry is a URL, as in redis://host:6379"),
+        requests_per_product_max: at_least_one(section.integer("requests_per_product_max", 5_000, 1..=10_000_000)),
+        redis: LimitsRedis::take(section, usage_url),
     }
 }
 
@@ -255,6 +213,10 @@ fn log(section: &mut Section<'_>) -> Log {
 /// All ranges above fit; a machine with a narrower `usize` gets its largest value.
 fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn at_least_one(value: u64) -> NonZeroU32 {
+    NonZeroU32::new(to_u32(value)).unwrap_or(NonZeroU32::MIN)
 }
 
 fn to_u32(value: u64) -> u32 {

@@ -14,6 +14,12 @@ impl Section<'_> {
             let wrong = Wrong::new("a secret must not stand in this file");
             self.wrong(key, wrong.mend(format!("use `{file_key}` or the environment variable {env}")));
         }
+        self.secret_beside(key, env)
+    }
+
+    /// As `secret`, for a key that may also stand in the file itself where its value is no secret.
+    pub fn secret_beside(&mut self, key: &str, env: &str) -> Option<Secret> {
+        let file_key = format!("{key}_file");
         let path = self.optional_path(&file_key);
         let found = match (secret_from_variable(env, self.reader.variable(env)), path) {
             (Ok(None), Some(path)) => secret_from_file(&path).map(Some),

@@ -196,6 +196,12 @@ pub struct Product {
     /// The release could not be compiled: keep what is served, or close the product.
     #[prost(bool, tag = "13")]
     pub quarantined: bool,
+    /// What the operator allows it on each gateway, in place of the gateway's own settings. 0: those. Advisory: what an older
+    /// gateway enforces is its own.
+    #[prost(uint32, tag = "14")]
+    pub requests_in_flight_max: u32,
+    #[prost(uint32, tag = "15")]
+    pub upstream_connections_max: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cors {
