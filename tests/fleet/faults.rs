@@ -274,6 +274,9 @@ async fn nobody_talks(fleet: &mut Fleet) {
     let mut verdicts = Verdicts::default();
     verdicts.bucket("the control: nobody talks", &buyer, &log, bound, 0);
     let is_found_out = verdicts.count_of_offences() == 1;
+    if !is_found_out {
+        println!("{:<30} not found out; does the machine keep pace? {}", "", log.keeps_pace());
+    }
     assert!(is_found_out || !log.keeps_pace(), "gateways that do not talk have to be found out");
 }
 
