@@ -28,7 +28,7 @@ fn subscription(meter_id: u64) -> Subscription {
 }
 
 fn policy(algorithm: Algorithm) -> Policy {
-    let rate = NonZeroU32::new(60_000_000).unwrap();
+    let rate = NonZeroU32::new(50_000_000).unwrap();
     Policy { algorithm, per_minute: rate, burst: rate, on_redis_down: OnRedisDown::FairShare, strict: false }
 }
 

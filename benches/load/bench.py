@@ -16,11 +16,15 @@ class Stage:
         self.profile, self.running, self.silent = profile, [], []
         self.gateway_program, self.bare_program = gateway, bare
 
-    def __enter__(self):
-        build, folder = ["cargo", "build", "--profile", self.profile, "--locked"], "debug" if self.profile == "dev" else self.profile
+    def build(self):
+        build = ["cargo", "build", "--profile", self.profile, "--locked"]
         subprocess.run([*build, "--bin", "apihub", "--example", "make_snapshot"], cwd=ROOT, check=True)
         # A workspace of its own: the published framework, not the patched copy that the gateway has.
         subprocess.run([*build, "--target-dir", TARGET / "bare"], cwd=ROOT / "benches/load/bare", check=True)
+
+    def __enter__(self):
+        self.build()
+        folder = "debug" if self.profile == "dev" else self.profile
         self.programs = TARGET / folder
         self.gateway_program = self.gateway_program or self.programs / "apihub"
         self.bare_program = self.bare_program or TARGET / "bare" / folder / "bare-pingora"

@@ -63,6 +63,11 @@ impl ProxyHttp for Gateway {
         Context::begin(self.live.load(), self.book.clone())
     }
 
+    /// Header names are written as HTTP/2 has them anyway: `heads`.
+    fn keeps_header_case(&self) -> bool {
+        false
+    }
+
     /// None: the framework's default puts a compression module into every request.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 

@@ -10,6 +10,7 @@ mod billing;
 mod caps;
 mod fast_101;
 mod faults;
+mod freshness;
 mod happy_path;
 mod metering;
 mod protocols;

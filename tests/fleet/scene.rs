@@ -8,6 +8,7 @@ use limits::terms::Terms;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::harness::fault_proxy::Target;
 use crate::harness::{Catalog, Publisher, World, eventually};
 use crate::load::{Log, Traffic, fire};
 
@@ -172,6 +173,8 @@ impl Fleet {
     /// From here on each gateway counts alone, as if there were no other: what the judge has to find out.
     pub async fn stop_talking(&mut self) {
         let dir = self.world.dir().to_owned();
+        // Back from wherever an earlier phase led them.
+        self.world.redis_links.iter().for_each(|link| link.lead_to(Target::Unix(self.world.redis.socket())));
         for (nth, gateway) in self.world.gateways.iter_mut().enumerate() {
             let file = dir.join(format!("{}.toml", gateway.name));
             let text = std::fs::read_to_string(&file).unwrap();

@@ -1,15 +1,10 @@
 //! A phase's log beside its bound and beside what one exact bucket would have let through. Keeps every figure, and fails once all
 //! are told, so that one run shows the whole picture.
 
-use std::time::Duration;
-
 use crate::exact::{admitted_by_one_bucket, peak_excess};
 use crate::load::Log;
 use crate::scene::{BURST, Buyer};
 
-/// An answer of a gateway takes a few milliseconds. Where a tenth of them takes so much longer, clients and gateways do not run when
-/// they want to, and how much they get through says nothing about the limiter. Its bound holds all the same.
-const KEEPS_PACE: Duration = Duration::from_millis(60);
 /// Of what an exact bucket lets through, where the machine does not keep pace: a limiter that refuses everything fails even then.
 const SLOW_PERCENT: usize = 25;
 
@@ -47,6 +42,11 @@ impl Verdicts {
         }
     }
 
+    /// What a machine that does not keep pace may fail to show.
+    pub fn check_at_pace(&mut self, log: &Log, holds: bool, what: impl FnOnce() -> String) {
+        self.check(holds || !log.keeps_pace(), what);
+    }
+
     pub fn check(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.offend(what());
@@ -76,5 +76,5 @@ impl Verdicts {
 }
 
 fn at_least(log: &Log, percent: usize) -> usize {
-    if log.slow_answer() > KEEPS_PACE { percent.min(SLOW_PERCENT) } else { percent }
+    if log.keeps_pace() { percent } else { percent.min(SLOW_PERCENT) }
 }

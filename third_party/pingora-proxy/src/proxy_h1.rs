@@ -45,7 +45,18 @@ where
 
         // phase 2 send to upstream
 
-        let mut req = session.req_header().clone();
+        // API-HUB patch: see `keeps_header_case`. A target that the URI does not hold as it was sent is cloned with the rest.
+        let head = session.req_header();
+        let mut req = if self.inner.keeps_header_case() {
+            head.clone()
+        } else {
+            let plain = RequestHeader::from(head.as_owned_parts());
+            if plain.raw_path() == head.raw_path() {
+                plain
+            } else {
+                head.clone()
+            }
+        };
         let authority_policy = AuthorityPolicy::from(session.downstream_session.is_custom());
         let downstream_had_host = req.headers.contains_key(http::header::HOST);
         req.set_version(Version::HTTP_11);
