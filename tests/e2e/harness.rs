@@ -1,6 +1,7 @@
 //! What the tests stand on: a world of real servers, an upstream that can misbehave, clients that read as sentences.
 
 pub mod fault_proxy;
+mod operator;
 mod ports;
 mod postgres;
 mod publisher;
