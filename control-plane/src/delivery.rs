@@ -19,7 +19,8 @@ pub async fn start(state: &AppState, shutdown: &CancellationToken) -> anyhow::Re
     let (store, registry, signals) = (&state.store, state.metrics.registry(), state.revisions.signals());
     let listener = Listener::bind(&state.settings.feed).await.context("the feed cannot listen")?;
     let ingest = Ingest::new(store.clone(), &state.settings.usage, IngestMetrics::register(registry)?)?;
-    let quota_seed = QuotaSeed::new(store.clone(), state.settings.limits_redis.clone(), QuotaSeedMetrics::register(registry)?);
+    let quota_seed =
+        QuotaSeed::new(store.clone(), state.settings.limits_redis.clone(), QuotaSeedMetrics::register(registry)?);
 
     let book = Arc::new(Book::default());
     let builder = Builder::new(store.clone(), Arc::clone(&book), BuilderMetrics::register(registry)?);
