@@ -8,7 +8,7 @@ use apihub::logging::{self, LogShape};
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: apihub::allocator::Allocator = apihub::allocator::Allocator;
 
 /// API gateway and marketplace: publish an API behind the gateway, sell it in plans, get paid for what was used.
 #[derive(Parser)]

@@ -26,6 +26,7 @@ pub mod organizations;
 pub mod page;
 pub mod plans;
 pub mod problem;
+pub mod product_caps;
 pub mod product_hosts;
 pub mod products;
 pub mod releases;

@@ -11,7 +11,8 @@ use crate::api::problem::{ApiError, Code, write_problems};
 use crate::api::state::AppState;
 use crate::api::{
     access_tokens, analytics, audit, billing, catalog, endpoints, fleet, health, keys, layers, live, members, metering,
-    nodes, openapi, organizations, plans, product_hosts, products, releases, sessions, source, subscriptions, users,
+    nodes, openapi, organizations, plans, product_caps, product_hosts, products, releases, sessions, source,
+    subscriptions, users,
 };
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub fn described() -> OpenApiRouter<AppState> {
         .merge(members::routes())
         .merge(catalog::routes())
         .merge(products::routes())
+        .merge(product_caps::routes())
         .merge(product_hosts::routes())
         .merge(endpoints::routes())
         .merge(plans::routes())

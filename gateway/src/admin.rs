@@ -69,7 +69,10 @@ struct SnapshotHealth {
 #[derive(Serialize)]
 struct Parts {
     feed: &'static str,
+    /// Where usage is sent.
     redis: &'static str,
+    /// Where the fleet counts its limits; `off`: this gateway counts alone.
+    limits_redis: &'static str,
 }
 
 impl Admin {
@@ -102,7 +105,9 @@ impl Admin {
 
     fn health(&self) -> Page {
         let status = &self.metrics.status;
-        let parts_up = status.feed() == PartState::Up && status.redis() != PartState::Down;
+        let limits_redis = self.metrics.limits_redis();
+        let away = [status.redis(), limits_redis].contains(&PartState::Down);
+        let parts_up = status.feed() == PartState::Up && !away;
         let word = match (status.is_ready(), parts_up) {
             (false, _) => "unready",
             (true, false) => "degraded",
@@ -128,7 +133,11 @@ impl Admin {
                 boot_id: self.identity.boot_id.to_string(),
             },
             snapshot,
-            parts: Parts { feed: status.feed().as_str(), redis: status.redis().as_str() },
+            parts: Parts {
+                feed: status.feed().as_str(),
+                redis: status.redis().as_str(),
+                limits_redis: limits_redis.as_str(),
+            },
         };
         match serde_json::to_vec(&health) {
             Ok(body) => Page(StatusCode::OK, JSON, body),

@@ -18,7 +18,11 @@ pub(crate) struct HeaderTexts {
 pub(crate) struct Piece(Range<usize>);
 
 /// A buffer that is written; values are cut from it.
-pub(crate) struct ReadyTexts(Bytes);
+pub(crate) struct ReadyTexts {
+    bytes: Bytes,
+    /// Every byte is one that a header may carry.
+    is_plain: bool,
+}
 
 impl HeaderTexts {
     /// `bytes` is what usually suffices; more is taken where it does not.
@@ -85,7 +89,9 @@ impl HeaderTexts {
     }
 
     pub(crate) fn ready(self) -> ReadyTexts {
-        ReadyTexts(self.bytes.into())
+        // All values at once, many bytes a step; a tab would be allowed too, but nobody writes one.
+        let is_plain = self.bytes.iter().fold(true, |plain, &byte| plain & (byte >= b' ') & (byte != 0x7F));
+        ReadyTexts { bytes: self.bytes.into(), is_plain }
     }
 }
 
@@ -98,8 +104,14 @@ impl fmt::Write for HeaderTexts {
 
 impl ReadyTexts {
     pub(crate) fn value(&self, piece: &Piece) -> HeaderValue {
-        let range = piece.0.start.min(self.0.len())..piece.0.end.min(self.0.len());
-        HeaderValue::from_maybe_shared(self.0.slice(range)).unwrap_or(HeaderValue::from_static(""))
+        let range = piece.0.start.min(self.bytes.len())..piece.0.end.min(self.bytes.len());
+        let text = self.bytes.slice(range);
+        if self.is_plain {
+            // SAFETY: `ready` has looked at every byte of the buffer: none is a control character.
+            #[allow(unsafe_code)]
+            return unsafe { HeaderValue::from_maybe_shared_unchecked(text) };
+        }
+        HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static(""))
     }
 }
 

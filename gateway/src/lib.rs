@@ -13,6 +13,7 @@ pub mod rejection;
 
 mod header_texts;
 
+pub mod bulkhead;
 pub mod limiter;
 pub mod upstream;
 pub mod usage;

@@ -27,6 +27,7 @@ pub use self::terms::{Lane, Terms};
 pub use self::wait::Pending;
 use crate::clock::Now;
 use crate::metrics::Metrics;
+use crate::metrics::status::PartState;
 
 #[derive(Debug)]
 pub struct Limiter {
@@ -58,6 +59,7 @@ impl Limiter {
     pub fn start(redis: Option<LimitsRedis>, metrics: Arc<Metrics>) -> (Arc<Limiter>, Driver) {
         let Some(redis) = redis else {
             let limiter = Arc::new(Limiter::alone());
+            metrics.status.set_limits_redis(PartState::Off);
             let driver = Driver::sweeping(Arc::clone(&limiter), metrics);
             return (limiter, driver);
         };

@@ -16,7 +16,7 @@ use prometheus::{Encoder, IntCounter, IntGauge, IntGaugeVec, Registry, TextEncod
 
 use self::closed::Closed;
 pub use self::config::ConfigMetrics;
-use self::labels::{AuthResult, ConnectionRefusal, ResolveResult};
+use self::labels::{AuthResult, CapClass, ConnectionRefusal, Label as _, ProductCap, ResolveResult};
 pub use self::limits::LimitMetrics;
 use self::maker::Maker;
 use self::requests::RequestMetrics;
@@ -38,6 +38,10 @@ pub struct Metrics {
     auth_results_total: Closed<AuthResult, IntCounter>,
     connections_refused_total: Closed<ConnectionRefusal, IntCounter>,
 
+    product_refusals_total: Closed<ProductCap, Closed<CapClass, IntCounter>>,
+    /// Connections to upstreams, idle ones too.
+    pub upstream_connections_open: IntGauge,
+
     upstream_resolutions_total: Closed<ResolveResult, IntCounter>,
     /// Distinct upstream names of the snapshot.
     pub upstream_hosts: IntGauge,
@@ -53,6 +57,13 @@ impl Metrics {
     /// Errors: two metrics of one name, which a test excludes.
     pub fn new(version: &str) -> Result<Metrics, prometheus::Error> {
         let make = Maker::new("gateway")?;
+        let refusals = make.counters(
+            "product_refusals_total",
+            "Requests refused because their product held as much as it may",
+            &["cap", "class"],
+        )?;
+        let refusals_of =
+            |cap: ProductCap| Closed::of(|class: CapClass| refusals.with_label_values(&[cap.as_str(), class.as_str()]));
         make.gauges("build_info", "1, labelled with the version", &["version"])?.with_label_values(&[version]).set(1);
         Ok(Metrics {
             status: Status::default(),
@@ -67,6 +78,9 @@ impl Metrics {
                 "Connections closed for abuse",
                 "reason",
             )?,
+            product_refusals_total: Closed::of(refusals_of),
+            upstream_connections_open: make
+                .gauge("upstream_connections_open", "Connections to upstreams, idle ones too")?,
             upstream_resolutions_total: make.closed_counters(
                 "upstream_resolutions_total",
                 "Names of upstreams resolved",
@@ -93,14 +107,30 @@ impl Metrics {
         self.connections_refused_total.add(reason, 1);
     }
 
+    pub fn product_refused(&self, cap: ProductCap, class: CapClass) {
+        if let Some(by_class) = self.product_refusals_total.get(cap) {
+            by_class.add(class, 1);
+        }
+    }
+
     pub fn resolved(&self, result: ResolveResult) {
         self.upstream_resolutions_total.add(result, 1);
+    }
+
+    /// The Redis of limits is of use: it is connected, and no conversation with it counts it as down.
+    pub fn limits_redis(&self) -> PartState {
+        match self.status.limits_redis() {
+            PartState::Up if self.limits.lanes_down.get() > 0 => PartState::Down,
+            state => state,
+        }
     }
 
     /// The exposition text, with the figures that follow from the status brought up to date.
     pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
         self.config.show(&self.status);
-        for (part, state) in [("feed", self.status.feed()), ("redis", self.status.redis())] {
+        let parts =
+            [("feed", self.status.feed()), ("redis", self.status.redis()), ("limits_redis", self.limits_redis())];
+        for (part, state) in parts {
             self.part_up.with_label_values(&[part]).set(i64::from(state == PartState::Up));
         }
         let mut text = Vec::new();

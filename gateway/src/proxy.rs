@@ -27,6 +27,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
+use crate::bulkhead::Bulkheads;
 use crate::decide::EdgeRules;
 use crate::limiter::Limiter;
 use crate::live::Live;
@@ -43,6 +44,7 @@ use judge::Verdict;
 pub(crate) struct Gateway {
     pub(crate) live: Live,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) bulkheads: Bulkheads,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) rules: EdgeRules,
     pub(crate) client: Client,
@@ -59,6 +61,11 @@ impl ProxyHttp for Gateway {
 
     fn new_ctx(&self) -> Context {
         Context::begin(self.live.load(), self.book.clone())
+    }
+
+    /// Header names are written as HTTP/2 has them anyway: `heads`.
+    fn keeps_header_case(&self) -> bool {
+        false
     }
 
     /// None: the framework's default puts a compression module into every request.

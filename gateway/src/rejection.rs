@@ -53,6 +53,9 @@ pub enum Rejection {
     QuotaExceeded {
         retry_after_s: u64,
     },
+    /// The product has as many requests in flight as it may.
+    ProductBusy,
+    /// The product has as many upstream connections as it may.
     TooManyConnections,
     Internal,
     MethodUnknown,
@@ -99,6 +102,7 @@ impl Rejection {
             | Rejection::PlanUnavailable
             | Rejection::NoHealthyUpstream
             | Rejection::UsageStorageFull
+            | Rejection::ProductBusy
             | Rejection::TooManyConnections => Some(RETRY_OWN_TROUBLE_S),
             _ => None,
         }

@@ -26,6 +26,7 @@ use pingora_proxy::http_proxy;
 use tokio::sync::watch;
 
 use crate::admin;
+use crate::bulkhead::{Bulkheads, Caps};
 use crate::decide::EdgeRules;
 use crate::feed::{self, ControlPlane, DiskSnapshot, FeedSettings, Identity};
 use crate::limiter::{Driver, Limiter};
@@ -137,9 +138,14 @@ impl Parts {
 
         let named = upstreams.clone();
         let book = Book { metrics: metrics.clone(), usage: recorder, access: settings.log.access };
+        let caps = Caps {
+            requests_in_flight_max: settings.limits.requests_per_product_max,
+            upstream_connections_max: settings.upstream.connections_per_product_max,
+        };
         let gateway = Gateway {
             live: live.clone(),
             limiter,
+            bulkheads: Bulkheads::new(caps, metrics.upstream_connections_open.clone()),
             upstreams,
             rules: EdgeRules::from(settings),
             client: settings.client.clone(),

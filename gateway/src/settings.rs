@@ -7,6 +7,7 @@ pub(crate) mod reading;
 mod tests;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -89,6 +90,8 @@ pub struct Upstream {
     pub allow: Vec<AllowedRange>,
     pub ca_file: Option<PathBuf>,
     pub connections_kept: usize,
+    /// Of one product, idle ones too, where an operator gave it no cap of its own.
+    pub connections_per_product_max: NonZeroU32,
     pub idle_timeout: Duration,
     pub connect_timeout: Duration,
     pub read_timeout: Duration,
@@ -127,6 +130,8 @@ pub struct Limits {
     pub header_count_max: usize,
     pub target_bytes_max: usize,
     pub body_bytes_max: u64,
+    /// In flight of one product, where an operator gave it no cap of its own.
+    pub requests_per_product_max: NonZeroU32,
     /// Where the fleet counts its plans' limits. `None`: this gateway counts alone.
     pub redis: Option<LimitsRedis>,
 }

@@ -154,8 +154,8 @@ impl Upstreams {
         }
     }
 
-    /// How to connect for one endpoint.
-    pub fn plan<'a>(&'a self, organization: Uuid, endpoint: &'a Endpoint) -> PeerPlan<'a> {
-        PeerPlan { organization, endpoint, defaults: &self.settings }
+    /// How to connect for one endpoint. Connections are shared within its product alone.
+    pub fn plan<'a>(&'a self, product: Uuid, endpoint: &'a Endpoint) -> PeerPlan<'a> {
+        PeerPlan { product, endpoint, defaults: &self.settings }
     }
 }

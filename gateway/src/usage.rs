@@ -10,6 +10,7 @@ mod ring;
 mod collect;
 mod epoch;
 mod frame;
+mod journal;
 mod live;
 mod rows;
 mod seal;

@@ -1,5 +1,6 @@
-//! What recording a request costs: nothing on the heap, and a time that is printed (judge it on an optimised build). And how
-//! long the successor of a killed gateway needs for its rings.
+//! What recording a request costs: nothing on the heap and, in an optimised build, at most 20 ns: the least of many short rounds,
+//! so that a busy machine does not count. And how long the successor of a killed gateway needs for its rings.
+//! `cargo test --release -p apihub-gateway --test record_cost -- --nocapture`
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)] // A test crate.
 
 #[path = "shared/allocations.rs"]
@@ -21,10 +22,13 @@ use uuid::Uuid;
 use allocations::allocations;
 use usage_record::record;
 
-/// Less than a ring holds.
-const BURST: u64 = 50_000;
-/// Far beyond what it takes even without optimisation.
-const NANOSECONDS_MAX: f64 = 20_000.0;
+/// Records of one round: short enough that most rounds are not interrupted.
+const BURST: u64 = 1_000;
+const ROUNDS: u64 = 400;
+/// Less than a ring holds: after so many the collector is waited for.
+const ROUNDS_AHEAD: u64 = 40;
+/// Without optimisation it is only told.
+const NANOSECONDS_MAX: f64 = if cfg!(debug_assertions) { 20_000.0 } else { 20.0 };
 
 fn start(dir: &Path, metrics: &Arc<Metrics>) -> (UsageRecorder, UsageService) {
     let settings = UsageSettings {
@@ -53,7 +57,7 @@ fn recording_allocates_nothing_and_its_time_is_told() {
     recorder.record(&record);
     let mut times = Vec::new();
     let mut written = 1;
-    for _ in 0..10 {
+    for round in 1..=ROUNDS {
         let before = allocations();
         let began = Instant::now();
         for _ in 0..BURST {
@@ -64,7 +68,7 @@ fn recording_allocates_nothing_and_its_time_is_told() {
         times.push(took.as_nanos() as f64 / BURST as f64);
         written += BURST;
         let deadline = Instant::now() + Duration::from_secs(30);
-        while metrics.usage.events_total.get() < written {
+        while round.is_multiple_of(ROUNDS_AHEAD) && metrics.usage.events_total.get() < written {
             assert!(Instant::now() < deadline, "nobody empties the ring");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -72,10 +76,10 @@ fn recording_allocates_nothing_and_its_time_is_told() {
     times.sort_by(f64::total_cmp);
     let (best, median, worst) = (times[0], times[times.len() / 2], times[times.len() - 1]);
     println!(
-        "one record: {best:.1} ns at best, {median:.1} ns median, {worst:.1} ns at worst of {} bursts",
+        "one record: {best:.1} ns at best, {median:.1} ns median, {worst:.1} ns at worst of {} rounds",
         times.len()
     );
-    assert!(median < NANOSECONDS_MAX);
+    assert!(best <= NANOSECONDS_MAX, "{best} ns");
     stop.send_replace(true);
     runtime.block_on(service).unwrap();
 }

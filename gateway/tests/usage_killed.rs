@@ -125,7 +125,8 @@ async fn counted(redis: &PrivateRedis) -> Option<Counted> {
         let threads = counted.entry(epoch).or_default();
         assert!(batch.rows.is_empty());
         for event in batch.events {
-            threads.entry(event.key >> 32).or_default().push(event.key & 0xffff_ffff);
+            let key = event.kind.unwrap().key;
+            threads.entry(key >> 32).or_default().push(key & 0xffff_ffff);
         }
     }
     Some(counted)

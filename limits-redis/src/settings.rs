@@ -50,7 +50,8 @@ impl LimitsRedis {
         let hidden = section.secret_beside("redis_urls", VARIABLE);
         let written = section.strings("redis_urls", &[]);
         if written.iter().any(|url| carries_password(url)) {
-            section.fault("redis_urls", format!("carries a password; use `redis_urls_file` or the variable {VARIABLE}"));
+            section
+                .fault("redis_urls", format!("carries a password; use `redis_urls_file` or the variable {VARIABLE}"));
         }
         let (key, urls) = match hidden {
             Some(urls) => ("redis_urls_file", urls.expose().split(',').map(|url| Secret::new(url.trim())).collect()),

@@ -326,8 +326,12 @@ local function exchange(keys, args)
       used, mark, counts = rebase(BUCKET, 0, 1, kind, size, now)
       partial = false
     elseif revision > known then
-      used, mark, counts = rebase(kind, used, size, algorithm, burst, now)
-      kind, known, born, rate, size, changed = algorithm, revision, now, per_minute, burst, true
+      -- A later number of the same terms changes nothing else.
+      if kind ~= algorithm or size ~= burst or (kind == BUCKET and rate ~= per_minute) then
+        used, mark, counts = rebase(kind, used, size, algorithm, burst, now)
+        kind, born, rate, size = algorithm, now, per_minute, burst
+      end
+      known, changed = revision, true
     end
 
     -- Debts, then what comes back.

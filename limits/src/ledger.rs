@@ -15,7 +15,7 @@ use crate::slot::{Cell, Denial, Slot};
 use crate::terms::{FORGET_AFTER_NS, FORGET_ALONE_AFTER_NS, MS_NS, Terms, US_NS};
 use crate::wire::{Receipt, Refund};
 
-/// When a client of a closed policy may ask again while Redis is down.
+/// When a client may ask again where nothing more is admitted: by a closed policy while Redis is down, or by a process that ends.
 const CLOSED_RETRY_NS: u64 = 1_000 * MS_NS;
 
 /// How the link to Redis stands, as far as a key is concerned.
@@ -79,6 +79,8 @@ pub struct Ledger {
     /// Redis has heard of this policy, as far as a change of it is concerned.
     is_told: bool,
     share: Option<Share>,
+    /// The process ends.
+    leaving: bool,
     /// Only a mutant puts something here.
     refund_again: Option<Refund>,
     tally: Tally,
@@ -105,6 +107,7 @@ impl Ledger {
             level_is_high: true,
             is_told: true,
             share: None,
+            leaving: false,
             refund_again: None,
             tally: Tally::default(),
         }
@@ -136,6 +139,13 @@ impl Ledger {
         if slot.contact().is_none() && self.frozen == 0 {
             slot.set_overdraft(self.terms.overdraft);
         }
+    }
+
+    /// Nothing more is owed or asked for; what is held goes back with the next visits.
+    pub(crate) fn leave(&mut self, slot: &Slot) {
+        self.leaving = true;
+        self.waiting = false;
+        slot.lower_overdraft(0);
     }
 
     /// Follows a newer policy or another size of the fleet. The overdraft is only lowered here; the next answer raises it.
@@ -180,6 +190,7 @@ impl Ledger {
             Reach::Up if now_ns < self.calm_until_ns => {
                 Unknown::Refused { retry_ns: self.calm_until_ns - now_ns, by: Denial::Rate }
             }
+            Reach::Up if self.leaving => Unknown::Refused { retry_ns: CLOSED_RETRY_NS, by: Denial::Rate },
             Reach::Up => {
                 self.waiting = true;
                 Unknown::Wait

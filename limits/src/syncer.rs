@@ -18,6 +18,7 @@ use self::desks::{Desk, Desks};
 use crate::ledger::{Ledger, MonthTerms, Reach, Unknown};
 use crate::link::{Heard, Link};
 use crate::mutant::{self, Mutant};
+use crate::overshoot::{Overshoot, Overshoots};
 use crate::policy::Policy;
 use crate::slot::Slot;
 use crate::wire::{ASKS_MAX, Ask, Reply, Request};
@@ -35,6 +36,9 @@ pub struct Syncer {
     flight: Vec<(Place, Ask)>,
     /// Keys whose debts stand in a set that is not acknowledged; they go with every message until it is.
     owing: Vec<Place>,
+    /// The process ends: everything goes back, nothing is asked for.
+    leaving: bool,
+    overshoots: Overshoots,
 }
 
 impl Syncer {
@@ -48,14 +52,18 @@ impl Syncer {
             due: BinaryHeap::new(),
             flight: Vec::new(),
             owing: Vec::new(),
+            leaving: false,
+            overshoots: Overshoots::default(),
         }
     }
 
     /// Takes a key on. Its slot may owe at once if Redis has admitted the process.
     pub fn open(&mut self, key: u64, policy: Policy, fleet: u32) -> (Place, Arc<Slot>) {
         let slot = Arc::new(Slot::new());
-        let ledger = Ledger::new(key, policy, fleet);
-        if self.link.is_admitted() {
+        let mut ledger = Ledger::new(key, policy, fleet);
+        if self.leaving {
+            ledger.leave(&slot);
+        } else if self.link.is_admitted() {
             ledger.admit(&slot);
         }
         (self.desks.open(Arc::clone(&slot), ledger), slot)
@@ -103,6 +111,28 @@ impl Syncer {
 
     pub fn is_admitted(&self) -> bool {
         self.link.is_admitted()
+    }
+
+    /// The process ends: from here on every message gives back what is held and tells what is owed, and no request is admitted
+    /// but on what is held until then. To be followed by `poll` and `hear` until `is_at_rest`, or until nobody may wait any longer.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        for place in self.desks.places() {
+            if let Some(desk) = self.desks.get_mut(place) {
+                desk.ledger.leave(&desk.slot);
+            }
+            self.call(place);
+        }
+    }
+
+    /// Nothing is left to be said.
+    pub fn is_at_rest(&self) -> bool {
+        self.called.is_empty() && self.flight.is_empty() && self.owing.is_empty()
+    }
+
+    /// What was seen since it was taken last.
+    pub fn take_overshoots(&mut self) -> Overshoots {
+        std::mem::take(&mut self.overshoots)
     }
 
     /// A slot called (`wake`).
@@ -159,7 +189,9 @@ impl Syncer {
             Heard::Nothing => return false,
             Heard::Rejected => self.lose_flight(),
             Heard::Admitted => {
-                self.desks.iter().for_each(|desk| desk.ledger.admit(&desk.slot));
+                if !self.leaving {
+                    self.desks.iter().for_each(|desk| desk.ledger.admit(&desk.slot));
+                }
             }
             Heard::Done { sent_ns } => self.hand_out(reply, sent_ns, now_ns),
         }
@@ -250,9 +282,14 @@ impl Syncer {
         for ((place, ask), grant) in flight.iter().zip(&reply.grants) {
             let Some(desk) = self.desks.get_mut(*place) else { continue };
             let asked = (ask, grant);
+            self.overshoots.add(ask.algorithm, Overshoot::of(ask, grant, desk.ledger.terms()));
             desk.ledger.answered(&desk.slot, asked, reply.now_us, sent_ns, now_ns, (settling, jitter));
             let at = now_ns.saturating_add(desk.ledger.terms().tick_ns);
             schedule(desk, &mut self.due, *place, at);
+            if self.leaving {
+                // The other generation, or what this very answer brought.
+                self.call(*place);
+            }
         }
     }
 

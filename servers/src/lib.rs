@@ -11,7 +11,7 @@ mod redis;
 mod throw_away;
 
 pub use fault::ServerFault;
-pub use loopback::{LoopbackRedis, LoopbackRole};
+pub use loopback::{Encryption, LoopbackRedis, LoopbackRole};
 pub use place::{SOCKET_PATH_BYTES_MAX, is_reachable_by_others};
 pub use postgres::{Durability, PrivatePostgres};
 pub use process::{die_with_parent, send};

@@ -38,22 +38,47 @@ pub enum LoopbackRole<'a> {
     },
 }
 
+/// With what a server answers on its encrypted port, and talks to others of its kind: PEM files; the certificate is its own authority.
+#[derive(Clone, Copy, Debug)]
+pub struct Encryption<'a> {
+    pub certificate: &'a Path,
+    pub key: &'a Path,
+}
+
 /// One running server; killed when dropped.
 #[derive(Debug)]
 pub struct LoopbackRedis {
     port: u16,
     bus_port: u16,
+    tls_port: u16,
     child: Child,
 }
 
 impl LoopbackRedis {
     /// Starts a server in `dir`, on a free port. Call from a thread that lives as long as the server.
     pub fn start(dir: &Path, role: LoopbackRole<'_>) -> Result<LoopbackRedis, ServerFault> {
+        LoopbackRedis::start_as(dir, role, None)
+    }
+
+    /// As `start`, with an encrypted port beside the plain one, on which the server is also addressed by others of its kind.
+    pub fn start_encrypted(
+        dir: &Path,
+        role: LoopbackRole<'_>,
+        encryption: Encryption<'_>,
+    ) -> Result<LoopbackRedis, ServerFault> {
+        LoopbackRedis::start_as(dir, role, Some(encryption))
+    }
+
+    fn start_as(
+        dir: &Path,
+        role: LoopbackRole<'_>,
+        encryption: Option<Encryption<'_>>,
+    ) -> Result<LoopbackRedis, ServerFault> {
         private_dir(dir, None)?;
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let mut redis = spawn(dir, role)?;
+            let mut redis = spawn(dir, role, encryption)?;
             match redis.wait_ready(dir) {
                 Err(ServerFault::Ended { .. }) if attempts < ATTEMPTS_MAX => {}
                 Err(fault) => return Err(fault),
@@ -71,8 +96,17 @@ impl LoopbackRedis {
         self.bus_port
     }
 
+    /// Nobody answers there but where the server was started with an encryption.
+    pub fn tls_port(&self) -> u16 {
+        self.tls_port
+    }
+
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn tls_url(&self) -> String {
+        format!("rediss://127.0.0.1:{}", self.tls_port)
     }
 
     pub fn kill(&mut self) {
@@ -101,16 +135,22 @@ impl Drop for LoopbackRedis {
     }
 }
 
-fn spawn(dir: &Path, role: LoopbackRole<'_>) -> Result<LoopbackRedis, ServerFault> {
+fn spawn(dir: &Path, role: LoopbackRole<'_>, encryption: Option<Encryption<'_>>) -> Result<LoopbackRedis, ServerFault> {
     let fault = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => {
             ServerFault::NotInstalled { program: PROGRAM, install: "apt-get install redis-server" }
         }
         _ => ServerFault::Start { program: PROGRAM, reason: error.to_string() },
     };
-    let (port, bus_port) = free_ports().map_err(fault)?;
+    let [port, bus_port, tls_port] = free_ports().map_err(fault)?;
     let file = dir.join("redis.conf");
-    std::fs::write(&file, configuration(dir, role, port, bus_port)).map_err(fault)?;
+    let mut text = configuration(dir, role, port, bus_port);
+    if let Some(Encryption { certificate, key }) = encryption {
+        let (certificate, key) = (certificate.display(), key.display());
+        text += &format!("tls-port {tls_port}\ntls-cert-file {certificate}\ntls-key-file {key}\n");
+        text += &format!("tls-ca-cert-file {certificate}\ntls-auth-clients no\ntls-replication yes\n");
+    }
+    std::fs::write(&file, text).map_err(fault)?;
     let mut command = Command::new("redis-server");
     command.arg(&file);
     if matches!(role, LoopbackRole::Sentinel { .. }) {
@@ -119,7 +159,7 @@ fn spawn(dir: &Path, role: LoopbackRole<'_>) -> Result<LoopbackRedis, ServerFaul
     let log = File::create(log(dir)).map_err(fault)?;
     command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
     die_with_parent(&mut command, Signal::KILL);
-    Ok(LoopbackRedis { port, bus_port, child: command.spawn().map_err(fault)? })
+    Ok(LoopbackRedis { port, bus_port, tls_port, child: command.spawn().map_err(fault)? })
 }
 
 fn configuration(dir: &Path, role: LoopbackRole<'_>, port: u16, bus_port: u16) -> String {
@@ -136,9 +176,11 @@ fn configuration(dir: &Path, role: LoopbackRole<'_>, port: u16, bus_port: u16) -
     }
 }
 
-fn free_ports() -> std::io::Result<(u16, u16)> {
-    let (one, two) = (TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
-    Ok((one.local_addr()?.port(), two.local_addr()?.port()))
+fn free_ports() -> std::io::Result<[u16; 3]> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    // All held at once, so that they differ.
+    let (one, two, three) = (bind()?, bind()?, bind()?);
+    Ok([one.local_addr()?.port(), two.local_addr()?.port(), three.local_addr()?.port()])
 }
 
 fn log(dir: &Path) -> PathBuf {

@@ -18,6 +18,8 @@ const INSTALL: &str = "apt-get install postgresql";
 /// Recovery after a crash reads the log since the last checkpoint; a minute is far beyond what a desk needs.
 const READY_WAIT: Duration = Duration::from_secs(60);
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// What it says when children of a killed server still live.
+const STILL_IN_USE: &str = "is still in use";
 /// The one role and its name in every URL.
 const ROLE: &str = "apihub";
 
@@ -87,7 +89,12 @@ impl PrivatePostgres {
         let deadline = Instant::now() + READY_WAIT;
         while Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(ServerFault::Ended { program: PROGRAM, status: status.to_string(), log });
+                if !fs::read_to_string(&log).unwrap_or_default().contains(STILL_IN_USE) {
+                    return Err(ServerFault::Ended { program: PROGRAM, status: status.to_string(), log });
+                }
+                // They end by themselves as soon as they see that it is gone.
+                std::thread::sleep(POLL);
+                self.child = spawn(&self.programs, &self.dir, self.durability, other_user())?;
             }
             if is_ready(&self.dir.join("data"), self.child.id()) {
                 return Ok(());
@@ -116,10 +123,12 @@ fn await_predecessor(data: &Path) {
         let pid = text.lines().next().unwrap_or_default().trim();
         match fs::read_to_string(format!("/proc/{pid}/comm")) {
             Ok(program) if program.trim() == "postgres" => std::thread::sleep(POLL),
-            _ => {
+            Ok(_) => {
                 let _gone_meanwhile = fs::remove_file(&file);
                 return;
             }
+            // It was killed. By this file Postgres itself finds out whether children of it still live, and then refuses to start.
+            Err(_) => return,
         }
     }
 }

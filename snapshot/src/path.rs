@@ -29,14 +29,14 @@ pub fn normalize(path: &str) -> Result<std::borrow::Cow<'_, str>, PathFault> {
         return Err(PathFault::TooLong);
     }
     let mut all_normal = true;
-    let mut segments = rest.split('/').peekable();
+    let mut segments = rest.as_bytes().split(|&byte| byte == b'/').peekable();
     while let Some(segment) = segments.next() {
         let is_last = segments.peek().is_none();
         if segment.is_empty() {
             if !is_last {
                 return Err(PathFault::EmptySegment);
             }
-        } else if !is_normal_segment(segment.as_bytes()) {
+        } else if !is_normal_segment(segment) {
             all_normal = false;
             break;
         }

@@ -15,8 +15,8 @@ mod decode;
 
 /// Endpoints of one product: bounds a release, and with it the largest message of the feed.
 pub const ENDPOINTS_MAX: usize = 10_000;
-/// Largest rate a policy may name, per minute.
-pub const REQUESTS_PER_MINUTE_MAX: u32 = 60_000_000;
+/// Largest rate and burst that a policy may name, per minute: what the limits count exactly.
+pub const REQUESTS_PER_MINUTE_MAX: u32 = 50_000_000;
 /// Longest timeout an endpoint may ask for, in milliseconds.
 pub const TIMEOUT_MS_MAX: u32 = 3_600_000;
 /// Most retries an endpoint may ask for.
@@ -79,6 +79,13 @@ pub struct Endpoint {
     pub upstream_http: UpstreamHttp,
 }
 
+/// What one product may hold of one gateway at once. `None`: as much as the gateway's settings say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProductCaps {
+    pub requests_in_flight_max: Option<NonZeroU32>,
+    pub upstream_connections_max: Option<NonZeroU32>,
+}
+
 /// A product's live release, compiled.
 #[derive(Clone)]
 pub struct Product {
@@ -94,6 +101,7 @@ pub struct Product {
     /// `None`: the gateway's own limit alone.
     pub body_bytes_max: Option<u64>,
     pub cors: Option<Cors>,
+    pub caps: ProductCaps,
     pub endpoints: Vec<Endpoint>,
     pub routes: ProductRoutes,
 }

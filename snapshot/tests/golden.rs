@@ -1,7 +1,8 @@
 //! What was written once can be read for ever: each file in `golden/` is a snapshot in a form that was published, and still
 //! means what it meant. A file is never rewritten; a changed form gets a new one.
-#![allow(clippy::unwrap_used, clippy::panic)] // A test crate: a failed expectation is the failed test.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // A test crate: a failed expectation is the failed test.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Once;
 
@@ -57,6 +58,8 @@ fn product() -> wire::Product {
             max_age_s: 600,
         }),
         quarantined: false,
+        requests_in_flight_max: 0,
+        upstream_connections_max: 0,
     }
 }
 
@@ -156,6 +159,18 @@ fn the_first_published_form_still_decodes_to_what_it_meant() {
 #[test]
 fn the_same_records_are_still_the_same_bytes() {
     assert_eq!(v1().encode_to_vec(), committed("v1.bin", &v1()));
+}
+
+#[test]
+fn a_product_with_caps_still_says_which() {
+    let product = wire::Product { requests_in_flight_max: 500, upstream_connections_max: 200, ..product() };
+    let records = wire::Records { records: vec![wire::Record { record: Some(record::Record::Product(product)) }] };
+    let bytes = committed("product_caps.bin", &records);
+    assert_eq!(wire::Records::decode(bytes.as_slice()).unwrap(), records);
+    let Some(record::Record::Product(wire)) = &records.records[0].record else { panic!("it is a product") };
+    let caps = Product::compile(wire).ok().unwrap().caps;
+    assert_eq!(caps.requests_in_flight_max.map(NonZeroU32::get), Some(500));
+    assert_eq!(caps.upstream_connections_max.map(NonZeroU32::get), Some(200));
 }
 
 #[test]

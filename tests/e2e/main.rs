@@ -9,6 +9,7 @@ mod answers;
 mod billing;
 mod fast_101;
 mod faults;
+mod freshness;
 mod happy_path;
 mod metering;
 mod protocols;

@@ -8,6 +8,7 @@ use limits::terms::Terms;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::harness::fault_proxy::Target;
 use crate::harness::{Catalog, Publisher, World, eventually};
 use crate::load::{Log, Traffic, fire};
 
@@ -153,11 +154,38 @@ impl Fleet {
 
     /// Questions to Redis that were not answered in time, of all gateways.
     pub async fn unanswered(&self) -> f64 {
+        self.sum("gateway_rate_limit_redis_failures_total").await
+    }
+
+    /// Times that a gateway began to count Redis as down, of all gateways.
+    pub async fn outages(&self) -> f64 {
+        self.sum("gateway_rate_limit_outages_total").await
+    }
+
+    async fn sum(&self, metric: &str) -> f64 {
         let mut sum = 0.0;
         for gateway in &self.world.gateways {
-            sum += gateway.metric("gateway_rate_limit_redis_failures_total").await;
+            sum += gateway.metric(metric).await;
         }
         sum
+    }
+
+    /// From here on each gateway counts alone, as if there were no other: what the judge has to find out.
+    pub async fn stop_talking(&mut self) {
+        let dir = self.world.dir().to_owned();
+        // Back from wherever an earlier phase led them.
+        self.world.redis_links.iter().for_each(|link| link.lead_to(Target::Unix(self.world.redis.socket())));
+        for (nth, gateway) in self.world.gateways.iter_mut().enumerate() {
+            let file = dir.join(format!("{}.toml", gateway.name));
+            let text = std::fs::read_to_string(&file).unwrap();
+            std::fs::write(&file, format!("{text}[limits]\nredis_prefix = \"alone{nth}\"\n")).unwrap();
+            gateway.role.kill();
+            gateway.role.start_again();
+        }
+        for gateway in &self.world.gateways {
+            gateway.role.ready().await;
+        }
+        self.settle().await;
     }
 
     /// Counts that the control plane has put back so far.
@@ -181,15 +209,21 @@ impl Fleet {
         of(before).max(of(self.size().await))
     }
 
+    /// When this gateway leases again, and has told what it spent meanwhile.
+    pub async fn is_back(&self, nth: usize) -> Instant {
+        let gateway = &self.world.gateways[nth];
+        eventually("the gateway talks with Redis again", || async {
+            let is_down = gateway.metric("gateway_rate_limit_lanes_down").await > 0.0;
+            (gateway.metric("gateway_rate_limit_redis_connected").await == 1.0 && !is_down).then_some(())
+        })
+        .await;
+        Instant::now() + SETTLE
+    }
+
     /// Every gateway talks with Redis, and has done so for longer than it goes on alone after an outage.
     pub async fn settle(&self) {
-        for gateway in &self.world.gateways {
-            eventually("the gateway talks with Redis", || async {
-                let is_connected = gateway.metric("gateway_rate_limit_redis_connected").await == 1.0;
-                let is_down = gateway.metric("gateway_rate_limit_lanes_down").await > 0.0;
-                (is_connected && !is_down).then_some(())
-            })
-            .await;
+        for nth in 0..self.gateways {
+            self.is_back(nth).await;
         }
         tokio::time::sleep(SETTLE).await;
     }

@@ -5,13 +5,16 @@ use crate::exact::{admitted_by_one_bucket, peak_excess};
 use crate::load::Log;
 use crate::scene::{BURST, Buyer};
 
+/// Of what an exact bucket lets through, where the machine does not keep pace: a limiter that refuses everything fails even then.
+const SLOW_PERCENT: usize = 25;
+
 #[derive(Debug, Default)]
 pub struct Verdicts {
     offences: Vec<String>,
 }
 
 impl Verdicts {
-    /// A token bucket. `least_percent`: of what one exact bucket lets through.
+    /// A token bucket. `least_percent`: of what one exact bucket lets through, on a machine that keeps pace.
     pub fn bucket(&mut self, name: &str, buyer: &Buyer, log: &Log, bound: f64, least_percent: usize) {
         let per_minute = buyer.policy.per_minute();
         let peak = peak_excess(&log.admitted, per_minute);
@@ -21,6 +24,7 @@ impl Verdicts {
         if peak > bound {
             self.offend(format!("{name}: A(t) − r·t reaches {peak:.1}, above the bound {bound:.1}"));
         }
+        let least_percent = at_least(log, least_percent);
         if admitted * 100 < ideal * least_percent {
             self.offend(format!("{name}: {admitted} admitted, less than {least_percent} % of {ideal}"));
         }
@@ -32,9 +36,15 @@ impl Verdicts {
         if counted as f64 > bound {
             self.offend(format!("{name}: {counted} counted, above the bound {bound:.1}"));
         }
+        let least_percent = at_least(log, least_percent);
         if counted * 100 < limit * least_percent {
             self.offend(format!("{name}: {counted} counted, less than {least_percent} % of {limit}"));
         }
+    }
+
+    /// What a machine that does not keep pace may fail to show.
+    pub fn check_at_pace(&mut self, log: &Log, holds: bool, what: impl FnOnce() -> String) {
+        self.check(holds || !log.keeps_pace(), what);
     }
 
     pub fn check(&mut self, holds: bool, what: impl FnOnce() -> String) {
@@ -55,8 +65,16 @@ impl Verdicts {
         );
     }
 
+    pub fn count_of_offences(&self) -> usize {
+        self.offences.len()
+    }
+
     fn offend(&mut self, what: String) {
         println!("OFFENCE {what}");
         self.offences.push(what);
     }
+}
+
+fn at_least(log: &Log, percent: usize) -> usize {
+    if log.keeps_pace() { percent } else { percent.min(SLOW_PERCENT) }
 }

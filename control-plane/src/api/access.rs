@@ -68,6 +68,16 @@ pub async fn to_product(state: &AppState, caller: &Caller, id: Uuid, needed: Rol
     grant(state, caller, found, needed, "product").await
 }
 
+/// For an operator, whoever the product's owner is. Errors: 404 for a stranger, 403 for everybody else.
+pub async fn to_product_as_operator(state: &AppState, caller: &Caller, id: Uuid) -> Result<Granted, ApiError> {
+    if !caller.is_admin {
+        to_product(state, caller, id, Role::Viewer).await?;
+    }
+    caller.require_admin()?;
+    let found = ask(state, "organization_of_product", move |tx| Box::pin(products::organization_of(tx, id))).await?;
+    Ok(Granted::new(caller, found.ok_or_else(|| ApiError::not_found("product"))?))
+}
+
 /// Also answers which product it is of.
 pub async fn to_endpoint(
     state: &AppState,

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use limits_redis::{Connection, Patience};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -43,6 +44,8 @@ struct Parts {
     database: Result<i32, String>,
     /// `None` when no Redis is configured.
     redis: Option<Result<(), String>>,
+    /// Of the Redis in which the gateways count limits, likewise.
+    limits_redis: Option<Result<(), String>>,
     /// Of a database that is ready.
     feed: Option<Value>,
     snapshot: Snapshot,
@@ -90,11 +93,24 @@ impl Parts {
 
     /// Redis away is degraded, not unready: REST and the feed work without it.
     fn usage_json(&self) -> Value {
-        match &self.redis {
-            Some(Ok(())) => json!({"state": "up"}),
-            Some(Err(reason)) => json!({"state": "degraded", "reason": reason}),
-            None => json!({"state": "off", "reason": "no Redis is configured"}),
-        }
+        redis_json(&self.redis)
+    }
+
+    /// Without it the gateways fall back to what each policy says, and lost quota counts are not put back.
+    fn limits_json(&self) -> Value {
+        redis_json(&self.limits_redis)
+    }
+
+    fn is_degraded(&self) -> bool {
+        [&self.redis, &self.limits_redis].into_iter().any(|redis| matches!(redis, Some(Err(_))))
+    }
+}
+
+fn redis_json(redis: &Option<Result<(), String>>) -> Value {
+    match redis {
+        Some(Ok(())) => json!({"state": "up"}),
+        Some(Err(reason)) => json!({"state": "degraded", "reason": reason}),
+        None => json!({"state": "off", "reason": "no Redis is configured"}),
     }
 }
 
@@ -118,6 +134,7 @@ async fn readyz(State(state): State<AppState>) -> Response {
         "status": if is_ready { "ready" } else { "unready" },
         "database": parts.database_json(),
         "usage": parts.usage_json(),
+        "limits": parts.limits_json(),
         "snapshot": parts.snapshot_json(),
     });
     (status, axum::Json(body)).into_response()
@@ -126,8 +143,7 @@ async fn readyz(State(state): State<AppState>) -> Response {
 /// Always 200: it says what is, and leaves the judgement to the reader.
 async fn healthz(State(state): State<AppState>) -> Response {
     let parts = state.readiness.parts(&state).await;
-    let is_degraded = matches!(parts.redis, Some(Err(_)));
-    let status = match (parts.is_ready(), is_degraded) {
+    let status = match (parts.is_ready(), parts.is_degraded()) {
         (false, _) => "unready",
         (true, true) => "degraded",
         (true, false) => "ready",
@@ -136,8 +152,8 @@ async fn healthz(State(state): State<AppState>) -> Response {
         "status": status,
         "version": env!("CARGO_PKG_VERSION"),
         "parts": {
-            "database": parts.database_json(), "usage": parts.usage_json(), "snapshot": parts.snapshot_json(),
-            "feed": parts.feed,
+            "database": parts.database_json(), "usage": parts.usage_json(), "limits": parts.limits_json(),
+            "snapshot": parts.snapshot_json(), "feed": parts.feed,
         },
     });
     axum::Json(body).into_response()
@@ -161,10 +177,11 @@ impl Readiness {
         if let Some((_, parts)) = last.as_ref().filter(|(at, _)| at.elapsed() < CHECK_AGE_MAX) {
             return parts.clone();
         }
-        let (database, redis) = tokio::join!(check_database(&state.store), check_redis(state));
+        let (database, redis, limits_redis) =
+            tokio::join!(check_database(&state.store), check_redis(state), check_limits_redis(state));
         let snapshot =
             self.book.get().map_or(Snapshot::Off, |book| book.age().map_or(Snapshot::NotBuilt, Snapshot::Built));
-        let mut parts = Parts { database, redis, feed: None, snapshot };
+        let mut parts = Parts { database, redis, limits_redis, feed: None, snapshot };
         if parts.has_schema() {
             parts.feed = feed_json(&state.store).await;
         }
@@ -196,6 +213,21 @@ async fn check_redis(state: &AppState) -> Option<Result<(), String>> {
     Some(match tokio::time::timeout(REDIS_WAIT_MAX, ping).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) | Err(_) => Err("Redis does not answer".to_owned()),
+    })
+}
+
+async fn check_limits_redis(state: &AppState) -> Option<Result<(), String>> {
+    let redis = state.settings.limits_redis.as_ref()?;
+    let patience = Patience { connect: REDIS_WAIT_MAX, response: REDIS_WAIT_MAX };
+    Some(match Connection::open(redis, patience).await {
+        Ok(mut connection) => {
+            let answer = connection.query::<String>(&redis::cmd("PING")).await;
+            answer.map(|_| ()).map_err(|_| "Redis does not answer".to_owned())
+        }
+        Err(fault) => {
+            tracing::warn!(%fault, "the Redis of limits is not reached");
+            Err("Redis does not answer".to_owned())
+        }
     })
 }
 

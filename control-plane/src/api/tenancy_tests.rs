@@ -245,6 +245,7 @@ const TRIED_ELSEWHERE: &[&str] = &[
     "/v1/subscriptions/{id}/approve",
     "/v1/subscriptions/{id}/reject",
     "/v1/plans/{id}/archive",
+    "/v1/products/{id}/caps",
     "/v1/products/{id}/hosts/{host}/verify",
     "/v1/subscriptions/{id}/plan",
     "/v1/invoices",

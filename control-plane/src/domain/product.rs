@@ -7,6 +7,9 @@ use super::text::{DESCRIPTION_CHARS_MAX, Name, Prose, Slug};
 pub const BODY_BYTES_MAX: u64 = 1 << 40;
 /// What a product gets that names no limit: 10 MiB.
 pub const BODY_BYTES_DEFAULT: u64 = 10 << 20;
+/// Most that an operator may let one product hold of one gateway: requests in flight, upstream connections.
+pub const REQUESTS_IN_FLIGHT_CEILING: u32 = 10_000_000;
+pub const UPSTREAM_CONNECTIONS_CEILING: u32 = 1_000_000;
 /// Origins and headers in one CORS list.
 const CORS_ITEMS_MAX: usize = 64;
 pub const CORS_ITEM_CHARS_MAX: usize = 253;
@@ -70,6 +73,45 @@ pub struct ProductTerms {
     pub key_in_query: bool,
     pub body_bytes_max: i64,
     pub cors: Option<Cors>,
+}
+
+/// What a product may hold of each gateway at once, as an operator gave it. `None`: as much as the gateway's settings say.
+#[derive(Clone, Copy, Debug)]
+pub struct CapsDraft {
+    pub requests_in_flight_max: Option<u32>,
+    pub upstream_connections_max: Option<u32>,
+}
+
+/// The same, as it can be stored.
+#[derive(Clone, Copy, Debug)]
+pub struct ProductCaps {
+    pub requests_in_flight_max: Option<i32>,
+    pub upstream_connections_max: Option<i32>,
+}
+
+impl ProductCaps {
+    /// Errors: every fault, each with the field's pointer.
+    pub fn parse(draft: CapsDraft) -> Result<ProductCaps, Faults> {
+        let mut faults = Faults::default();
+        let requests =
+            faults.take("/requests_in_flight_max", cap(draft.requests_in_flight_max, REQUESTS_IN_FLIGHT_CEILING));
+        let connections =
+            faults.take("/upstream_connections_max", cap(draft.upstream_connections_max, UPSTREAM_CONNECTIONS_CEILING));
+        let whole =
+            (|| Some(ProductCaps { requests_in_flight_max: requests?, upstream_connections_max: connections? }))();
+        faults.finish(whole)
+    }
+}
+
+fn cap(value: Option<u32>, ceiling: u32) -> Result<Option<i32>, Flaw> {
+    let flaw =
+        || Flaw::new(format!("a cap is between 1 and {ceiling}")).mend("leave it out for the gateways' own settings");
+    value
+        .map(|value| match i32::try_from(value) {
+            Ok(stored) if (1..=ceiling).contains(&value) => Ok(stored),
+            _ => Err(flaw()),
+        })
+        .transpose()
 }
 
 impl ProductTerms {

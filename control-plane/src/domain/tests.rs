@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use rust_decimal::Decimal;
+use snapshot::record::REQUESTS_PER_MINUTE_MAX;
 
 use super::fault::Faults;
 use super::host::HostName;
@@ -51,6 +52,16 @@ fn a_window_forces_its_burst_to_its_rate() {
     assert_eq!(PlanTerms::parse(&window(None)).unwrap().policy.rate.burst_limit.get(), 60);
     assert!(PlanTerms::parse(&window(Some(60))).is_ok());
     assert_eq!(pointers(PlanTerms::parse(&window(Some(10))).unwrap_err()), ["/policy/burst_limit"]);
+}
+
+#[test]
+fn a_rate_beyond_what_is_counted_exactly_is_refused_and_not_cut() {
+    assert_eq!(REQUESTS_PER_MINUTE_MAX, limits::policy::PER_MINUTE_MAX);
+    assert!(PlanTerms::parse(&PlanDraft { rate_limit: REQUESTS_PER_MINUTE_MAX, ..plan() }).is_ok());
+    let faults = PlanTerms::parse(&PlanDraft { rate_limit: REQUESTS_PER_MINUTE_MAX + 1, ..plan() });
+    assert_eq!(pointers(faults.unwrap_err()), ["/rate_limit"]);
+    let policy = PolicyDraft { burst_limit: Some(limits::policy::BURST_MAX + 1), ..PolicyDraft::default() };
+    assert_eq!(pointers(PlanTerms::parse(&PlanDraft { policy, ..plan() }).unwrap_err()), ["/policy/burst_limit"]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ const WRITE_BACK_OFF_MIN: Duration = Duration::from_millis(100);
 const WRITE_BACK_OFF_MAX: Duration = Duration::from_secs(2);
 /// Requests counted in one transaction, unless a single batch has more. The more, the fewer cells are written for each; and each
 /// statement must end within its time.
-const MERGE_EVENTS_MAX: usize = 50_000;
+const MERGE_EVENTS_MAX: usize = 100_000;
 /// As `ingest_failures.reason` holds it, in characters.
 const REASON_CHARS_MAX: usize = 2_000;
 /// As much of a payload is kept, in bytes: all of one that a gateway could have sent.

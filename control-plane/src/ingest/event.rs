@@ -113,18 +113,7 @@ fn parse_all<W: Message, T>(
 
 /// Errors: the field's name.
 fn parse_event(wire: &wire::UsageEvent) -> Result<Event, &'static str> {
-    let kind = Kind {
-        key: signed(wire.key).ok_or("key")?,
-        subscription: signed(wire.subscription).ok_or("subscription")?,
-        product: signed(wire.product).ok_or("product")?,
-        endpoint: signed(wire.endpoint).ok_or("endpoint")?,
-        plan: signed(wire.plan).ok_or("plan")?,
-        status: status(wire.status)?,
-        outcome: outcome(wire.verdict)?,
-        failed_by: failed_by(wire.failed_by)?,
-        upstream_contacted: wire.upstream_contacted,
-        test_key: wire.test_key,
-    };
+    let kind = parse_kind(wire.kind.as_ref())?;
     Ok(Event {
         at_ms: Some(wire.at_ms).filter(|at| AT_MS.contains(at)).ok_or("at_ms")?,
         request_id: uuid(&wire.request_id).ok_or("request_id")?,
@@ -133,24 +122,13 @@ fn parse_event(wire: &wire::UsageEvent) -> Result<Event, &'static str> {
         request_bytes: amount(wire.request_bytes).ok_or("request_bytes")?,
         response_bytes: amount(wire.response_bytes).ok_or("response_bytes")?,
         latency_us: i64::from(wire.latency_us),
-        upstream_latency_us: wire.upstream_contacted.then(|| i64::from(wire.upstream_latency_us)),
+        upstream_latency_us: kind.upstream_contacted.then(|| i64::from(wire.upstream_latency_us)),
     })
 }
 
 /// Errors: the field's name.
 fn parse_row(wire: &wire::UsageRow) -> Result<Compacted, &'static str> {
-    let kind = Kind {
-        key: signed(wire.key).ok_or("key")?,
-        subscription: signed(wire.subscription).ok_or("subscription")?,
-        product: signed(wire.product).ok_or("product")?,
-        endpoint: signed(wire.endpoint).ok_or("endpoint")?,
-        plan: signed(wire.plan).ok_or("plan")?,
-        status: status(wire.status)?,
-        outcome: outcome(wire.verdict)?,
-        failed_by: failed_by(wire.failed_by)?,
-        upstream_contacted: wire.upstream_contacted,
-        test_key: wire.test_key,
-    };
+    let kind = parse_kind(wire.kind.as_ref())?;
     let begins = |at: &i64| AT_MS.contains(at) && at % QUARTER_HOUR_MS == 0;
     Ok(Compacted {
         quarter_hour_ms: Some(wire.quarter_hour_ms).filter(begins).ok_or("quarter_hour_ms")?,
@@ -160,6 +138,22 @@ fn parse_row(wire: &wire::UsageRow) -> Result<Compacted, &'static str> {
         response_bytes: amount(wire.response_bytes).ok_or("response_bytes")?,
         latency_us_sum: amount(wire.latency_us_sum).ok_or("latency_us_sum")?,
         upstream_latency_us_sum: amount(wire.upstream_latency_us_sum).ok_or("upstream_latency_us_sum")?,
+    })
+}
+
+fn parse_kind(wire: Option<&wire::UsageKind>) -> Result<Kind, &'static str> {
+    let wire = wire.ok_or("kind")?;
+    Ok(Kind {
+        key: signed(wire.key).ok_or("key")?,
+        subscription: signed(wire.subscription).ok_or("subscription")?,
+        product: signed(wire.product).ok_or("product")?,
+        endpoint: signed(wire.endpoint).ok_or("endpoint")?,
+        plan: signed(wire.plan).ok_or("plan")?,
+        status: status(wire.status)?,
+        outcome: outcome(wire.verdict)?,
+        failed_by: failed_by(wire.failed_by)?,
+        upstream_contacted: wire.upstream_contacted,
+        test_key: wire.test_key,
     })
 }
 

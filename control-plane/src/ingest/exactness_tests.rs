@@ -7,7 +7,7 @@ use snapshot::wire;
 use uuid::Uuid;
 
 use super::event::parse_entry;
-use super::testing::{AT_MS, World, batch, event};
+use super::testing::{AT_MS, World, batch, event, kind, kind_of};
 use super::write::write_batches;
 use crate::domain::usage::Batch;
 
@@ -24,11 +24,13 @@ fn mixed(epoch: Uuid, sequence: u64, events: usize) -> wire::UsageBatch {
     for (index, event) in made.events.iter_mut().enumerate() {
         let n = u64::try_from(index).unwrap();
         event.at_ms = AT_MS + i64::try_from(n * 7_013).unwrap();
-        (event.subscription, event.key, event.endpoint) = (n % 5, 100 + n % 5, n % 3);
-        (event.status, event.latency_us) = ([200, 404, 503][index % 3], u32::try_from(n * 997).unwrap());
+        event.latency_us = u32::try_from(n * 997).unwrap();
+        let kind = kind_of(event);
+        (kind.subscription, kind.key, kind.endpoint) = (n % 5, 100 + n % 5, n % 3);
+        kind.status = [200, 404, 503][index % 3];
         if index % 4 == 0 {
-            (event.status, event.upstream_contacted) = (429, false);
-            event.verdict = wire::Verdict::RateLimited.into();
+            (kind.status, kind.upstream_contacted) = (429, false);
+            kind.verdict = wire::Verdict::RateLimited.into();
         }
     }
     made
@@ -143,28 +145,17 @@ async fn compacted_rows_bill_like_the_events_they_were() {
     ];
     for (index, (status, verdict, upstream_contacted, test_key)) in kinds.into_iter().enumerate() {
         let count = u64::try_from(index).unwrap() + 2;
-        for _ in 0..count {
-            let verdict = verdict.into();
-            single.events.push(wire::UsageEvent { status, verdict, upstream_contacted, test_key, ..event() });
-        }
+        let kind = Some(wire::UsageKind { status, verdict: verdict.into(), upstream_contacted, test_key, ..kind() });
+        single.events.extend((0..count).map(|_| wire::UsageEvent { kind, ..event() }));
         let event = event();
         compacted.rows.push(wire::UsageRow {
             quarter_hour_ms,
-            key: event.key,
-            subscription: event.subscription,
-            product: event.product,
-            endpoint: event.endpoint,
-            plan: event.plan,
-            status,
-            verdict: verdict.into(),
-            upstream_contacted,
-            test_key,
+            kind,
             count,
             request_bytes: count * event.request_bytes,
             response_bytes: count * event.response_bytes,
             latency_us_sum: count * u64::from(event.latency_us),
             upstream_latency_us_sum: if upstream_contacted { count * u64::from(event.upstream_latency_us) } else { 0 },
-            ..Default::default()
         });
     }
     for (world, wire) in [(&events, &single), (&rows, &compacted)] {
@@ -240,8 +231,7 @@ async fn a_row_that_is_wrong_is_set_aside_alone() {
     let mut made = batch(Uuid::now_v7(), 0, 2);
     let good = wire::UsageRow {
         quarter_hour_ms: AT_MS - AT_MS.rem_euclid(QUARTER_HOUR_MS),
-        status: 200,
-        verdict: wire::Verdict::Proxied.into(),
+        kind: Some(kind()),
         count: 3,
         ..Default::default()
     };

@@ -100,6 +100,11 @@ impl World {
     }
 
     pub(crate) fn run(&self) -> tokio_util::sync::DropGuard {
+        self.run_with(1)
+    }
+
+    /// Two consumers; `log_one_in` requests gets a row in the log.
+    pub(crate) fn run_with(&self, log_one_in: u64) -> tokio_util::sync::DropGuard {
         let stop = CancellationToken::new();
         let usage = Usage {
             redis_url: Some(settings::Secret::new(self.redis.url())),
@@ -107,7 +112,7 @@ impl World {
             group: GROUP.into(),
             consumer: "one".into(),
             consumers: 2,
-            log_one_in: 1,
+            log_one_in,
         };
         let ingest = Ingest::new(self.rows.store.clone(), &usage, self.metrics.clone()).unwrap().unwrap();
         tokio::spawn(ingest.run(stop.clone()));
@@ -119,22 +124,34 @@ pub(crate) fn event() -> wire::UsageEvent {
     wire::UsageEvent {
         at_ms: AT_MS,
         request_id: Uuid::now_v7().as_bytes().to_vec(),
+        kind: Some(kind()),
+        method: "GET".into(),
+        request_bytes: 10,
+        response_bytes: 100,
+        latency_us: 1_000,
+        upstream_latency_us: 900,
+    }
+}
+
+/// An answer of 200 by the upstream.
+pub(crate) fn kind() -> wire::UsageKind {
+    wire::UsageKind {
         key: 1,
         subscription: 2,
         product: 3,
         endpoint: 4,
         plan: 5,
-        method: "GET".into(),
         status: 200,
         verdict: wire::Verdict::Proxied.into(),
         failed_by: wire::FailedBy::Nobody.into(),
-        request_bytes: 10,
-        response_bytes: 100,
-        latency_us: 1_000,
-        upstream_latency_us: 900,
         upstream_contacted: true,
         test_key: false,
     }
+}
+
+/// Of an event that has one.
+pub(crate) fn kind_of(event: &mut wire::UsageEvent) -> &mut wire::UsageKind {
+    event.kind.as_mut().unwrap()
 }
 
 pub(crate) fn batch(epoch: Uuid, sequence: u64, events: usize) -> wire::UsageBatch {

@@ -7,7 +7,7 @@ use snapshot::wire;
 use uuid::Uuid;
 
 use super::event::{EntryFault, parse_entry};
-use super::testing::{AT_MS, PATIENCE, STREAM, World, batch};
+use super::testing::{AT_MS, PATIENCE, STREAM, World, batch, kind_of};
 use super::*;
 use crate::domain::usage::billable::{BillableClasses, billable};
 use crate::domain::usage::{Event, Outcome};
@@ -23,12 +23,12 @@ fn parsed(change: impl FnOnce(&mut wire::UsageEvent)) -> Event {
 async fn a_batch_becomes_log_rows_and_minutes_and_leaves_the_stream() {
     let world = World::start().await;
     let mut mixed = batch(Uuid::now_v7(), 0, 3);
-    mixed.events[1].verdict = wire::Verdict::RateLimited.into();
-    mixed.events[1].status = 429;
-    mixed.events[1].upstream_contacted = false;
-    mixed.events[2].verdict = wire::Verdict::UpstreamError.into();
-    mixed.events[2].failed_by = wire::FailedBy::Upstream.into();
-    mixed.events[2].status = 502;
+    kind_of(&mut mixed.events[1]).verdict = wire::Verdict::RateLimited.into();
+    kind_of(&mut mixed.events[1]).status = 429;
+    kind_of(&mut mixed.events[1]).upstream_contacted = false;
+    kind_of(&mut mixed.events[2]).verdict = wire::Verdict::UpstreamError.into();
+    kind_of(&mut mixed.events[2]).failed_by = wire::FailedBy::Upstream.into();
+    kind_of(&mut mixed.events[2]).status = 502;
     world.send(&mixed).await;
     let mut consumer = world.consumer("one", ABANDONED_AFTER);
     consumer.open().await.unwrap();
@@ -157,8 +157,8 @@ async fn an_entry_that_cannot_be_read_is_moved_aside_whole_and_holds_up_nothing(
 async fn an_event_that_is_wrong_is_set_aside_alone_and_once_and_the_rest_of_its_batch_counts() {
     let world = World::start().await;
     let mut sent = batch(Uuid::now_v7(), 0, 1_000);
-    sent.events[7].status = 999;
-    sent.events[400].status = 0;
+    kind_of(&mut sent.events[7]).status = 999;
+    kind_of(&mut sent.events[400]).status = 0;
     // As a gateway sends it whose acknowledgement was lost.
     world.send(&sent).await;
     world.send(&sent).await;
@@ -180,7 +180,7 @@ async fn a_batch_that_postgres_refuses_for_ever_is_moved_aside_alone() {
     let check = "ALTER TABLE usage_logs ADD CONSTRAINT no_teapots CHECK (status <> 418) NOT VALID";
     world.rows.client.batch_execute(check).await.unwrap();
     let mut refused = batch(Uuid::now_v7(), 0, 1);
-    refused.events[0].status = 418;
+    kind_of(&mut refused.events[0]).status = 418;
     world.send(&batch(Uuid::now_v7(), 0, 2)).await;
     world.send(&refused).await;
     world.send(&batch(Uuid::now_v7(), 0, 3)).await;
@@ -284,7 +284,8 @@ async fn a_plan_says_which_classes_cost_money_and_a_key_when_it_was_used() {
     let key_meter = meter("SELECT meter_id FROM api_keys WHERE id = $1", key).await;
     let mut sent = batch(Uuid::now_v7(), 0, 2);
     for (event, status) in sent.events.iter_mut().zip([200, 404]) {
-        (event.plan, event.key, event.status) = (errors, key_meter, status);
+        let kind = kind_of(event);
+        (kind.plan, kind.key, kind.status) = (errors, key_meter, status);
     }
     world.send(&sent).await;
     let mut consumer = world.consumer("one", ABANDONED_AFTER);
@@ -301,12 +302,12 @@ fn what_costs_money_is_one_table() {
     let default = BillableClasses::default();
     let all = BillableClasses::parse(["1xx", "2xx", "3xx", "4xx", "5xx"]);
     let none = BillableClasses::parse([]);
-    let verdict = |verdict: wire::Verdict| move |event: &mut wire::UsageEvent| event.verdict = verdict.into();
+    let verdict = |verdict: wire::Verdict| move |event: &mut wire::UsageEvent| kind_of(event).verdict = verdict.into();
     let answered = parsed(|_| ());
     assert!(billable(&answered.kind, default) && billable(&answered.kind, all) && !billable(&answered.kind, none));
-    let not_found = parsed(|event| event.status = 404);
+    let not_found = parsed(|event| kind_of(event).status = 404);
     assert!(!billable(&not_found.kind, default) && billable(&not_found.kind, all));
-    let tested = parsed(|event| event.test_key = true);
+    let tested = parsed(|event| kind_of(event).test_key = true);
     assert!(!billable(&tested.kind, all));
     use wire::Verdict::{Forbidden, QuotaExceeded, RateLimited, Unpaid, UpstreamError};
     for refused in [Unpaid, Forbidden, RateLimited, QuotaExceeded, UpstreamError] {
@@ -315,8 +316,8 @@ fn what_costs_money_is_one_table() {
     let gone = parsed(verdict(wire::Verdict::ClientGone));
     assert!(billable(&gone.kind, default) && !billable(&gone.kind, none));
     let gone_before = parsed(|event| {
-        event.verdict = wire::Verdict::ClientGone.into();
-        event.upstream_contacted = false;
+        kind_of(event).verdict = wire::Verdict::ClientGone.into();
+        kind_of(event).upstream_contacted = false;
     });
     assert!(!billable(&gone_before.kind, all));
     assert_eq!(gone_before.kind.outcome, Outcome::ClientGone);
@@ -325,19 +326,20 @@ fn what_costs_money_is_one_table() {
 #[test]
 fn every_field_of_an_event_is_checked_and_named() {
     type Spoil = fn(&mut wire::UsageEvent);
-    let cases: [(&str, Spoil); 13] = [
+    let cases: [(&str, Spoil); 14] = [
         ("at_ms", |event| event.at_ms = 5),
         ("at_ms", |event| event.at_ms = i64::MAX),
         ("request_id", |event| event.request_id.clear()),
-        ("key", |event| event.key = u64::MAX),
-        ("subscription", |event| event.subscription = u64::MAX),
-        ("plan", |event| event.plan = u64::MAX),
+        ("kind", |event| event.kind = None),
+        ("key", |event| kind_of(event).key = u64::MAX),
+        ("subscription", |event| kind_of(event).subscription = u64::MAX),
+        ("plan", |event| kind_of(event).plan = u64::MAX),
         ("method", |event| event.method.clear()),
         ("method", |event| event.method = "G\0T".into()),
-        ("status", |event| event.status = 99),
-        ("verdict", |event| event.verdict = 0),
-        ("verdict", |event| event.verdict = 77),
-        ("failed_by", |event| event.failed_by = 77),
+        ("status", |event| kind_of(event).status = 99),
+        ("verdict", |event| kind_of(event).verdict = 0),
+        ("verdict", |event| kind_of(event).verdict = 77),
+        ("failed_by", |event| kind_of(event).failed_by = 77),
         ("response_bytes", |event| event.response_bytes = u64::MAX),
     ];
     for (field, spoil) in cases {

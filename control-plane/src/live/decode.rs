@@ -184,22 +184,23 @@ fn parse(version: Option<&[u8]>, payload: Option<Bytes>) -> Option<Parsed> {
 fn parse_event(wire: &wire::UsageEvent) -> Option<ParsedEvent> {
     Timestamp::from_millisecond(wire.at_ms).ok()?;
     let is_method = (1..=METHOD_BYTES_MAX).contains(&wire.method.len()) && !wire.method.chars().any(char::is_control);
+    let kind = wire.kind?;
     Some(ParsedEvent {
-        at: parse_where(wire.product, wire.subscription, wire.endpoint)?,
-        key: i64::try_from(wire.key).ok()?,
-        plan: i64::try_from(wire.plan).ok()?,
+        at: parse_where(kind.product, kind.subscription, kind.endpoint)?,
+        key: i64::try_from(kind.key).ok()?,
+        plan: i64::try_from(kind.plan).ok()?,
         request: Request {
             at_ms: wire.at_ms,
             id: Uuid::from_slice(&wire.request_id).ok()?,
             method: Some(&wire.method).filter(|_| is_method)?.clone(),
-            status: Some(wire.status).filter(|status| (100..=599).contains(status))?,
-            verdict: parse_verdict(wire.verdict)?,
-            failed_by: parse_failed_by(wire.failed_by)?,
+            status: Some(kind.status).filter(|status| (100..=599).contains(status))?,
+            verdict: parse_verdict(kind.verdict)?,
+            failed_by: parse_failed_by(kind.failed_by)?,
             request_bytes: wire.request_bytes,
             response_bytes: wire.response_bytes,
             latency_us: wire.latency_us,
-            upstream_latency_us: wire.upstream_contacted.then_some(wire.upstream_latency_us),
-            is_test: wire.test_key,
+            upstream_latency_us: kind.upstream_contacted.then_some(wire.upstream_latency_us),
+            is_test: kind.test_key,
         },
     })
 }

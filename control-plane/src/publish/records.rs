@@ -92,6 +92,8 @@ fn overlay(release: wire::Product, row: &ProductRow) -> wire::Product {
         slug: row.slug.clone(),
         hosts: row.hosts.clone(),
         release: u64::from(unsigned(row.release)),
+        requests_in_flight_max: row.caps.requests_in_flight_max.map_or(0, unsigned),
+        upstream_connections_max: row.caps.upstream_connections_max.map_or(0, unsigned),
         ..release
     }
 }

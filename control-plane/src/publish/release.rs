@@ -184,6 +184,9 @@ fn wire_product(draft: &Draft<'_>, faults: &mut Vec<Fault>) -> wire::Product {
             max_age_s: cors.max_age_s,
         }),
         quarantined: false,
+        // Not the publisher's to release: what an operator says is put over the release.
+        requests_in_flight_max: 0,
+        upstream_connections_max: 0,
     }
 }
 

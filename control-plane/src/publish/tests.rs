@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::compare::compare;
 use super::release::{Draft, compile, recheck};
 use crate::domain::endpoint::UpstreamHttp;
-use crate::domain::product::{Approval, ProductStatus, Visibility};
+use crate::domain::product::{Approval, ProductCaps, ProductStatus, Visibility};
 use crate::store::endpoints::EndpointRow;
 use crate::store::products::ProductRow;
 
@@ -30,6 +30,7 @@ fn product() -> ProductRow {
         key_in_query: false,
         body_bytes_max: 0,
         cors: None,
+        caps: ProductCaps { requests_in_flight_max: None, upstream_connections_max: None },
         hosts: vec![],
         live_release_id: None,
         live_release_number: None,

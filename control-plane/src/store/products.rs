@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::row::closed_text;
 use super::{After, StoreError, Transaction};
-use crate::domain::product::{Approval, Cors, ProductStatus, ProductTerms, Visibility};
+use crate::domain::product::{Approval, Cors, ProductCaps, ProductStatus, ProductTerms, Visibility};
 
 #[derive(Clone, Debug)]
 pub struct ProductRow {
@@ -25,6 +25,7 @@ pub struct ProductRow {
     pub key_in_query: bool,
     pub body_bytes_max: i64,
     pub cors: Option<Cors>,
+    pub caps: ProductCaps,
     pub hosts: Vec<String>,
     pub live_release_id: Option<Uuid>,
     pub live_release_number: Option<i32>,
@@ -53,7 +54,7 @@ pub struct ProductReferences {
 macro_rules! columns {
     () => {
         "p.id, p.meter_id, p.organization_id, p.slug, p.name, p.description, p.category, p.visibility, p.status, p.approval, \
-         p.key_in_query, p.body_bytes_max, p.cors, p.hosts, p.live_release_id, \
+         p.key_in_query, p.body_bytes_max, p.cors, p.requests_in_flight_max, p.upstream_connections_max, p.hosts, p.live_release_id, \
          (SELECT r.number FROM releases r WHERE r.id = p.live_release_id) AS live_release_number, \
          p.quarantine_reason, p.version, p.created_at, p.updated_at"
     };
@@ -225,6 +226,23 @@ pub async fn set_status(
     ProductRow::try_from(&row)
 }
 
+pub async fn set_caps(
+    tx: &Transaction<'_>,
+    organization: Uuid,
+    id: Uuid,
+    caps: ProductCaps,
+) -> Result<ProductRow, StoreError> {
+    let sql = concat!(
+        "-- products.set_caps\n\
+         UPDATE api_products AS p SET requests_in_flight_max = $3, upstream_connections_max = $4 \
+         WHERE p.id = $1 AND p.organization_id = $2 RETURNING ",
+        columns!()
+    );
+    let values = (&caps.requests_in_flight_max, &caps.upstream_connections_max);
+    let row = tx.query_one_cached(sql, &[&id, &organization, values.0, values.1]).await?;
+    ProductRow::try_from(&row)
+}
+
 pub async fn references(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Result<ProductReferences, StoreError> {
     let sql = "-- products.references\n\
         SELECT (SELECT count(*) FROM releases r WHERE r.product_id = p.id) AS releases, \
@@ -269,6 +287,10 @@ impl TryFrom<&Row> for ProductRow {
             key_in_query: row.try_get("key_in_query")?,
             body_bytes_max: row.try_get("body_bytes_max")?,
             cors: row.try_get::<_, Option<Json<Cors>>>("cors")?.map(|Json(cors)| cors),
+            caps: ProductCaps {
+                requests_in_flight_max: row.try_get("requests_in_flight_max")?,
+                upstream_connections_max: row.try_get("upstream_connections_max")?,
+            },
             hosts: row.try_get("hosts")?,
             live_release_id: row.try_get("live_release_id")?,
             live_release_number: row.try_get("live_release_number")?,

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::row::closed_text;
 use super::{Store, StoreError, Transaction};
 use crate::domain::plan::{Algorithm, OnRedisDown};
+use crate::domain::product::ProductCaps;
 
 /// How long an expired key stays in the snapshot, so that a clock that is behind still meets it. The gateways judge expiry.
 pub const EXPIRED_KEY_KEPT_MS: i64 = 7 * 24 * 3_600_000;
@@ -37,6 +38,7 @@ pub struct ProductRow {
     /// The stored release, an encoded product.
     pub compiled: Vec<u8>,
     pub quarantine_reason: Option<String>,
+    pub caps: ProductCaps,
 }
 
 #[derive(Clone, Debug)]
@@ -113,7 +115,7 @@ macro_rules! products_sql {
             "-- ",
             $name,
             "\nSELECT p.id, p.meter_id, p.organization_id, o.slug AS organization_slug, p.slug, p.hosts, r.number, r.compiled,
-                p.quarantine_reason
+                p.quarantine_reason, p.requests_in_flight_max, p.upstream_connections_max
              FROM api_products p
              JOIN organizations o ON o.id = p.organization_id
              JOIN releases r ON r.id = p.live_release_id
@@ -329,6 +331,7 @@ fn product(row: &Row) -> Result<ProductRow, tokio_postgres::Error> {
         release: row.try_get(6)?,
         compiled: row.try_get(7)?,
         quarantine_reason: row.try_get(8)?,
+        caps: ProductCaps { requests_in_flight_max: row.try_get(9)?, upstream_connections_max: row.try_get(10)? },
     })
 }
 

@@ -58,6 +58,30 @@ fn a_part_that_is_away_is_degraded_not_unready() {
 }
 
 #[test]
+fn the_redis_of_limits_is_told_apart_and_is_degraded_where_it_answers_nothing() {
+    let admin = admin();
+    serve(&admin);
+    admin.metrics.status.set_open();
+    admin.metrics.status.set_feed(PartState::Up);
+    let told = || {
+        let health: serde_json::Value = serde_json::from_str(&get(&admin, "/healthz").1).unwrap();
+        (health["status"].clone(), health["parts"]["limits_redis"].clone())
+    };
+    admin.metrics.status.set_limits_redis(PartState::Off);
+    assert_eq!(told(), ("ok".into(), "off".into()));
+    admin.metrics.status.set_limits_redis(PartState::Up);
+    assert_eq!(told(), ("ok".into(), "up".into()));
+    assert!(get(&admin, "/metrics").1.contains("gateway_part_up{part=\"limits_redis\"} 1"));
+    // Connected, and silent.
+    admin.metrics.limits.lanes_down.inc();
+    assert_eq!(told(), ("degraded".into(), "down".into()));
+    admin.metrics.limits.lanes_down.dec();
+    admin.metrics.status.set_limits_redis(PartState::Down);
+    assert_eq!(told(), ("degraded".into(), "down".into()));
+    assert_eq!(get(&admin, "/readyz").0, 200);
+}
+
+#[test]
 fn metrics_are_shown_and_everything_else_is_refused() {
     let admin = admin();
     let (status, text) = get(&admin, "/metrics");

@@ -61,10 +61,9 @@ pub fn extract<'a>(
             apikey: apikey.is_some(),
             query: in_query.is_some(),
         },
-        query: if in_query.is_some() || holds_a_key(query) {
-            query.and_then(without_key)
-        } else {
-            query.map(Cow::Borrowed)
+        query: match query {
+            Some(query) if in_query.is_some() || holds_a_key(query) => without_key(query),
+            query => query.map(Cow::Borrowed),
         },
     })
 }
@@ -99,8 +98,8 @@ fn query_key(query: Option<&str>) -> Result<Option<&str>, Rejection> {
 
 /// Where the product takes no key from the query, the parameter is the upstream's own, unless it is one of our keys: then it
 /// is a mistake of the client's, and no upstream may learn it.
-fn holds_a_key(query: Option<&str>) -> bool {
-    let pairs = query.unwrap_or_default().split('&').filter(|pair| is_key_parameter(pair));
+fn holds_a_key(query: &str) -> bool {
+    let pairs = query.split('&').filter(|pair| is_key_parameter(pair));
     pairs.filter_map(|pair| pair.split_once('=')).any(|(_, value)| snapshot::key::parse(value.as_bytes()).is_ok())
 }
 

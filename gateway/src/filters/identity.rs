@@ -55,7 +55,7 @@ pub fn is_reserved(name: &HeaderName) -> bool {
 
 /// `X_API_Key` is no place for a key here, but an upstream might log it as one.
 fn is_key_in_disguise(name: &HeaderName) -> bool {
-    name.as_str().contains('_') && same_name(name.as_str(), X_API_KEY.as_str())
+    same_name(name.as_str(), X_API_KEY.as_str()) && name.as_str().contains('_')
 }
 
 /// `name` is in lower case already: header names always are.

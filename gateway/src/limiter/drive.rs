@@ -32,6 +32,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// Slots that are looked at in one step, and the time between the steps of a lane with more: a million within a minute.
 const SWEEP_ENTRIES_MAX: usize = 4_096;
 const SWEEP_STEP: Duration = Duration::from_millis(250);
+/// How long a process that ends gives back what it holds, for all conversations together. What is not told by then counts as that
+/// of a process that was killed.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
 /// What has to run beside the requests.
 pub struct Driver {
@@ -101,29 +104,45 @@ async fn talk(
     stop: watch::Receiver<bool>,
 ) {
     let redis = Arc::new(RedisLink::new(redis, Arc::clone(&metrics)));
+    // Ends with this function, however that ends.
+    let mut connecting = JoinSet::new();
+    let connected = Arc::clone(&redis);
+    connecting.spawn(async move { connected.keep_connected().await });
     let mut tasks = JoinSet::new();
-    let connecting = Arc::clone(&redis);
-    let stopped = stop.clone();
-    tasks.spawn(async move { connecting.keep_connected(stopped).await });
     let each = async {
         while let Some(lane) = lanes.recv().await {
             let (fleet, redis, metrics) = (Arc::clone(&fleet), Arc::clone(&redis), Arc::clone(&metrics));
             let sweep_at = Instant::now() + SWEEP_INTERVAL;
-            tasks.spawn(Talk { lane, fleet, redis, metrics, reach: Reach::Up, sweep_at }.run());
+            tasks.spawn(Talk { lane, fleet, redis, metrics, reach: Reach::Up, sweep_at }.run(stop.clone()));
         }
     };
-    until(stop, each).await;
-    tasks.shutdown().await;
+    until(stop.clone(), each).await;
+    let farewell = async { while tasks.join_next().await.is_some() {} };
+    let _late = timeout(FAREWELL_MAX, farewell).await;
 }
 
 impl Talk {
-    /// For ever: whoever runs it ends it.
-    async fn run(mut self) {
-        loop {
+    /// Until told to stop; then gives back what is held. A message under way is waited for: whether it was carried out matters.
+    async fn run(mut self, stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
             let (request, wake_at_ns) = self.gather();
             match request {
                 Some(request) => self.exchange(&request).await,
-                None => self.rest(wake_at_ns).await,
+                None => until(stop.clone(), self.rest(wake_at_ns)).await,
+            }
+        }
+        self.take_leave().await;
+    }
+
+    /// Whoever runs it sets the time. Nothing can be told to a Redis that is down.
+    async fn take_leave(&mut self) {
+        self.lane.lock().syncer.leave();
+        while !self.is_down() {
+            let (request, wake_at_ns) = self.gather();
+            match request {
+                Some(request) => self.exchange(&request).await,
+                None if self.lane.lock().syncer.is_at_rest() => return,
+                None => sleep_until(self.due(wake_at_ns)).await,
             }
         }
     }
@@ -172,6 +191,7 @@ impl Talk {
         for ask in request.asks.iter().filter(|ask| ask.quota.is_some()) {
             self.fleet.tell_month(&state, ask.key);
         }
+        self.metrics.limits.overshot(&state.syncer.take_overshoots());
         self.note_reach(state.syncer.reach());
         drop(state);
         lane.tell_answered();
@@ -184,7 +204,10 @@ impl Talk {
         }
         let is_down = |reach: &Reach| matches!(reach, Reach::Down { .. });
         match (is_down(&before), is_down(&reach)) {
-            (false, true) => self.metrics.limits.lanes_down.inc(),
+            (false, true) => {
+                self.metrics.limits.lanes_down.inc();
+                self.metrics.limits.outages_total.inc();
+            }
             (true, false) => self.metrics.limits.lanes_down.dec(),
             _ => {}
         }
@@ -220,11 +243,16 @@ impl Talk {
         self.sweep_at = Instant::now() + if is_large { SWEEP_STEP } else { SWEEP_INTERVAL };
     }
 
-    /// First lets calls gather, then sleeps until one comes.
-    async fn rest(&self, wake_at_ns: Option<u64>) {
+    /// When to look again though nobody calls.
+    fn due(&self, wake_at_ns: Option<u64>) -> Instant {
         let now_ns = mono_ns(Now::read());
         let due = wake_at_ns.map(|at| Instant::now() + Duration::from_nanos(at.saturating_sub(now_ns)));
-        let wake_at = due.map_or(self.sweep_at, |due| due.min(self.sweep_at));
+        due.map_or(self.sweep_at, |due| due.min(self.sweep_at))
+    }
+
+    /// First lets calls gather, then sleeps until one comes.
+    async fn rest(&self, wake_at_ns: Option<u64>) {
+        let wake_at = self.due(wake_at_ns);
         tokio::select! {
             () = self.lane.hurried() => return,
             () = sleep_until(wake_at.min(Instant::now() + GATHER)) => {}

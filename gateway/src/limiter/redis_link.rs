@@ -7,12 +7,13 @@ use std::time::Duration;
 use limits::script::Call;
 use limits_redis::{Connection, LimitsRedis, OpenFault, Patience, is_line_dead};
 use redis::RedisError;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::clock::Backoff;
 use crate::metrics::Metrics;
+use crate::metrics::status::PartState;
 
 /// For a connection; and for an answer, which is beyond every caller's own patience: it only keeps a call from staying for ever.
 const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), response: Duration::from_secs(2) };
@@ -51,14 +52,6 @@ impl RedisLink {
 
     pub(super) fn prefix(&self) -> &str {
         &self.settings.prefix
-    }
-
-    /// Connects, and again whenever the connection is given up, until told to stop.
-    pub(super) async fn keep_connected(&self, mut stop: watch::Receiver<bool>) {
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => {}
-            () = self.connect_for_ever() => {}
-        }
     }
 
     /// `FCALL`s a function of the library.
@@ -102,7 +95,8 @@ impl RedisLink {
         }
     }
 
-    async fn connect_for_ever(&self) {
+    /// Connects, and again whenever the connection is given up. For ever: whoever runs it ends it.
+    pub(super) async fn keep_connected(&self) {
         let mut backoff = Backoff::new(RECONNECT_WAIT_FIRST, RECONNECT_WAIT_MAX);
         let (mut number, mut is_told) = (0, false);
         loop {
@@ -110,13 +104,14 @@ impl RedisLink {
                 Ok(connection) => {
                     number += 1;
                     *self.lock() = Some(Line { number, connection });
-                    self.metrics.limits.redis_connected.set(1);
+                    self.is_connected(true);
                     info!("limits are counted in Redis");
                     (is_told, backoff) = (false, Backoff::new(RECONNECT_WAIT_FIRST, RECONNECT_WAIT_MAX));
                     self.given_up.notified().await;
-                    self.metrics.limits.redis_connected.set(0);
+                    self.is_connected(false);
                 }
                 Err(fault) => {
+                    self.is_connected(false);
                     // Once for each outage.
                     if !std::mem::replace(&mut is_told, true) {
                         warn!(%fault, "Redis takes no limits; policies decide what a gateway allows by itself");
@@ -125,6 +120,11 @@ impl RedisLink {
             }
             sleep(backoff.next_wait()).await;
         }
+    }
+
+    fn is_connected(&self, is_connected: bool) {
+        self.metrics.limits.redis_connected.set(i64::from(is_connected));
+        self.metrics.status.set_limits_redis(if is_connected { PartState::Up } else { PartState::Down });
     }
 
     async fn connect(&self) -> Result<Connection, OpenFault> {

@@ -2,13 +2,20 @@
 //! size of the fleet, and the revision that orders them. Refuses to count.
 
 use limits::ledger::MonthTerms;
-use limits::policy::{Algorithm as CoreAlgorithm, OnRedisDown as CoreOnRedisDown, Policy as CorePolicy};
-use snapshot::record::{Algorithm, OnRedisDown, Period, Policy, Quota, Subscription};
+use limits::policy::{
+    Algorithm as CoreAlgorithm, BURST_MAX, OnRedisDown as CoreOnRedisDown, PER_MINUTE_MAX, Policy as CorePolicy,
+};
+use snapshot::record::{Algorithm, OnRedisDown, Period, Policy, Quota, REQUESTS_PER_MINUTE_MAX, Subscription};
 use snapshot::token::Token;
 
 use super::answer::{LimitAnswers, LimitItem, MINUTE_S, MONTH_S};
 use crate::clock::Now;
 use crate::metrics::labels::LimitOutcome;
+
+const _: () = assert!(
+    REQUESTS_PER_MINUTE_MAX == PER_MINUTE_MAX && REQUESTS_PER_MINUTE_MAX == BURST_MAX,
+    "what a plan may promise is what is counted exactly"
+);
 
 /// What a subscription's requests are counted apart by: those of its test keys take nothing from its live ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,7 +159,7 @@ fn period_at(subscription: &Subscription, unix_ms: i64) -> Option<Period> {
     }
 }
 
-/// Rates are at most 60,000,000 < 2²⁶, so nothing overlaps.
+/// Rates are at most 50,000,000 < 2²⁶, so nothing overlaps.
 fn policy_bits(policy: &Policy) -> u64 {
     let algorithm = match policy.algorithm {
         Algorithm::TokenBucket => 0,

@@ -2,6 +2,11 @@
 
 mod alone;
 mod fleet;
+mod kinds;
+mod nodes;
+#[path = "../../../limits/tests/redis/rig.rs"]
+#[allow(dead_code)] // The core's own tests use the rest.
+mod rig;
 mod slots;
 
 use std::num::NonZeroU32;

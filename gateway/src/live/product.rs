@@ -1,13 +1,15 @@
 //! A product as the data plane serves it: everything a request needs is made here, once, so that no request makes it.
 //! Decides nothing about a request.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use ::snapshot::record::{Cors, Endpoint, Product};
+use ::snapshot::record::{Cors, Endpoint, Product, ProductCaps};
 use ::snapshot::routes::ProductRoutes;
 use ::snapshot::wire;
 use http::HeaderValue;
 use uuid::Uuid;
+
+use crate::bulkhead::Bulkhead;
 
 /// Headers that carry a key: a browser may always send them to a product that answers cross-origin.
 const CREDENTIAL_HEADERS: [&str; 3] = ["authorization", "x-api-key", "apikey"];
@@ -38,6 +40,9 @@ pub struct ServedProduct {
     pub key_in_query: bool,
     pub body_bytes_max: Option<u64>,
     pub cors: Option<CorsRules>,
+    pub caps: ProductCaps,
+    /// The counts under these caps, found with the first request.
+    pub bulkhead: OnceLock<Arc<Bulkhead>>,
     /// In the order that `routes` refers to.
     pub endpoints: Vec<Arc<Endpoint>>,
     pub routes: ProductRoutes,
@@ -98,6 +103,8 @@ impl ServedProduct {
             key_in_query: product.key_in_query,
             body_bytes_max: product.body_bytes_max,
             cors: product.cors.as_ref().map(CorsRules::new),
+            caps: product.caps,
+            bulkhead: OnceLock::new(),
             endpoints: product.endpoints.into_iter().map(Arc::new).collect(),
             routes: product.routes,
             wire,

@@ -68,6 +68,15 @@ label!(
 );
 
 label!(
+    /// What of a product was at its cap.
+    ProductCap { Requests = "requests", Connections = "connections" }
+);
+label!(
+    /// Whose word a product's caps are: this gateway's settings', or an operator's for the product alone.
+    CapClass { Default = "default", Own = "own" }
+);
+
+label!(
     /// The class of a status code.
     CodeClass { C1 = "1xx", C2 = "2xx", C3 = "3xx", C4 = "4xx", C5 = "5xx", Other = "other" }
 );

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use limits::overshoot::{Overshoot, Overshoots};
 use prometheus::{Error, Histogram, IntCounter, IntGauge};
 use snapshot::record::Algorithm;
 
@@ -29,8 +30,12 @@ pub struct LimitMetrics {
     pub redis_connected: IntGauge,
     /// Conversations that count Redis as down: their keys' policies decide.
     pub lanes_down: IntGauge,
+    /// Times that a conversation began to count Redis as down.
+    pub outages_total: IntCounter,
     /// Answers that missed a month's count.
     pub unseeded_total: IntCounter,
+    overshoot_tokens_total: Closed<LimitAlgorithm, IntCounter>,
+    overshoot_beyond_total: Closed<LimitAlgorithm, IntCounter>,
 }
 
 impl LimitMetrics {
@@ -59,7 +64,18 @@ impl LimitMetrics {
             redis_seconds: make.histogram("rate_limit_redis_seconds", "Until Redis answered", REDIS_BUCKETS_S)?,
             redis_connected: make.gauge("rate_limit_redis_connected", "1 while there is a connection")?,
             lanes_down: make.gauge("rate_limit_lanes_down", "Conversations that count Redis as down")?,
+            outages_total: make.counter("rate_limit_outages_total", "Times that Redis began to count as down")?,
             unseeded_total: make.counter("rate_limit_unseeded_total", "Answers that missed a month's count")?,
+            overshoot_tokens_total: make.closed_counters(
+                "rate_limit_overshoot_tokens_total",
+                "Requests that this gateway had admitted, by what Redis said afterwards, beyond what was in the bucket",
+                "algorithm",
+            )?,
+            overshoot_beyond_total: make.closed_counters(
+                "rate_limit_overshoot_beyond_bound_total",
+                "Those of them that were beyond N·e as well, which takes a fault",
+                "algorithm",
+            )?,
         })
     }
 
@@ -73,6 +89,23 @@ impl LimitMetrics {
         if let Some(outcomes) = self.decisions_total.get(algorithm) {
             outcomes.add(outcome, 1);
         }
+    }
+
+    /// Counts what was seen to be spent beyond the buckets.
+    pub fn overshot(&self, seen: &Overshoots) {
+        let add = |algorithm, Overshoot { tokens, beyond }: Overshoot| {
+            self.overshoot_tokens_total.add(algorithm, tokens);
+            self.overshoot_beyond_total.add(algorithm, beyond);
+        };
+        add(LimitAlgorithm::TokenBucket, seen.token_bucket);
+        add(LimitAlgorithm::SlidingWindow, seen.sliding_window);
+        add(LimitAlgorithm::FixedWindow, seen.fixed_window);
+    }
+
+    /// Tokens beyond the buckets so far, and those beyond the bound.
+    pub fn overshoot_so_far(&self, algorithm: LimitAlgorithm) -> (u64, u64) {
+        let of = |counters: &Closed<LimitAlgorithm, IntCounter>| counters.get(algorithm).map_or(0, IntCounter::get);
+        (of(&self.overshoot_tokens_total), of(&self.overshoot_beyond_total))
     }
 
     pub fn waited(&self, result: WaitResult, time: Duration) {

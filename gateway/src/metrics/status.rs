@@ -14,6 +14,8 @@ pub enum PartState {
     Unknown,
     Up,
     Down,
+    /// There is none to be reached.
+    Off,
 }
 
 impl PartState {
@@ -22,6 +24,7 @@ impl PartState {
             PartState::Unknown => "unknown",
             PartState::Up => "up",
             PartState::Down => "down",
+            PartState::Off => "off",
         }
     }
 }
@@ -58,6 +61,7 @@ pub struct Status {
     saved: Mutex<Option<Token>>,
     feed: watch::Sender<Following>,
     redis: AtomicU8,
+    limits_redis: AtomicU8,
     /// Whether clients are let in.
     open: AtomicBool,
     draining: AtomicBool,
@@ -136,6 +140,15 @@ impl Status {
         state(self.redis.load(Ordering::Relaxed))
     }
 
+    pub fn set_limits_redis(&self, state: PartState) {
+        self.limits_redis.store(code(state), Ordering::Relaxed);
+    }
+
+    /// The connection to the Redis in which the fleet counts its limits.
+    pub fn limits_redis(&self) -> PartState {
+        state(self.limits_redis.load(Ordering::Relaxed))
+    }
+
     /// From now on load balancers are asked to look elsewhere.
     pub fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
@@ -170,6 +183,7 @@ fn code(state: PartState) -> u8 {
         PartState::Unknown => 0,
         PartState::Up => 1,
         PartState::Down => 2,
+        PartState::Off => 3,
     }
 }
 
@@ -177,6 +191,7 @@ fn state(code: u8) -> PartState {
     match code {
         1 => PartState::Up,
         2 => PartState::Down,
+        3 => PartState::Off,
         _ => PartState::Unknown,
     }
 }

@@ -40,6 +40,12 @@ pub struct UsageMetrics {
     pub store_failures_total: IntCounter,
     compaction_failures_total: IntCounter,
     pub sync_seconds: Histogram,
+    /// Events that survive a power failure: the disk has confirmed a batch with them, or the journal.
+    pub events_synced_total: IntCounter,
+    /// From the earliest that an event can have happened until the disk had it.
+    pub exposed_seconds: Histogram,
+    /// Looks whose events the journal did not take; they are on the disk when their batch is.
+    pub journal_failures_total: IntCounter,
     pub sync_failures_total: IntCounter,
     /// Rounds with Redis that failed; what they sent is sent again under its own number.
     pub send_failures_total: IntCounter,
@@ -75,6 +81,13 @@ impl UsageMetrics {
             store_failures_total: counter("store_failures_total", "Batches that could not be stored at once")?,
             compaction_failures_total: counter("compaction_failures_total", "Compactions that failed")?,
             sync_seconds: make.histogram("usage_sync_seconds", "Time until the disk had a batch", SYNC_BUCKETS_S)?,
+            events_synced_total: counter("events_synced_total", "Usage events that the disk has")?,
+            exposed_seconds: make.histogram(
+                "usage_exposed_seconds",
+                "Time during which a power failure would have taken an event",
+                SYNC_BUCKETS_S,
+            )?,
+            journal_failures_total: counter("journal_failures_total", "Looks whose events the journal did not take")?,
             sync_failures_total: counter("sync_failures_total", "Times the disk refused to confirm")?,
             send_failures_total: counter("send_failures_total", "Rounds with Redis that failed")?,
             stream_length: gauge("stream_length", "Entries in the usage stream")?,

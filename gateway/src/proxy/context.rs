@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::account::{Book, Ending};
 use super::lifeline::Lifeline;
 use super::request_id;
+use crate::bulkhead::Seat;
 use crate::clock::{Now, mono_us};
 use crate::decide::Admitted;
 use crate::filters::cors::CorsGrant;
@@ -36,6 +37,8 @@ pub(crate) struct Context {
     /// Whose refusal goes into the usage log.
     pub(super) refused: Option<KnownSubscription>,
     pub(super) limits: Option<LimitAnswers>,
+    /// Its place among the requests of its product, given back when the context ends.
+    pub(super) seat: Option<Seat>,
     pub(super) cors: Option<CorsGrant>,
     pub(super) upstream: Exchange,
     /// What the client got; 0 as long as it got nothing.
@@ -83,6 +86,7 @@ impl Context {
             rejection: None,
             refused: None,
             limits: None,
+            seat: None,
             cors: None,
             upstream: Exchange::default(),
             status: 0,

@@ -6,7 +6,9 @@ use pingora_proxy::{FailToProxy, Session};
 
 use super::Gateway;
 use super::context::Context;
+use crate::bulkhead::CONNECTIONS_FULL;
 use crate::clock::Now;
+use crate::metrics::labels::ProductCap;
 use crate::rejection::Rejection;
 
 /// Addresses that one request may try to connect to.
@@ -17,6 +19,11 @@ pub(crate) const ATTEMPTS_MAX: usize = 8;
 impl Gateway {
     /// Nothing was sent yet, so another address may be tried whatever the method.
     pub(super) fn connect_failed(&self, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+        if *error.etype() == CONNECTIONS_FULL {
+            self.connections_full(ctx);
+            error.set_retry(false);
+            return error;
+        }
         let Some(address) = ctx.upstream.address else { return error };
         self.blame(ctx);
         ctx.upstream.tried.push(address);
@@ -30,6 +37,14 @@ impl Gateway {
         }
         error.set_retry(may_retry);
         error
+    }
+
+    /// No fault of the upstream's, so nothing is held against it.
+    fn connections_full(&self, ctx: &mut Context) {
+        if let Some(admitted) = &ctx.admitted {
+            self.metrics.product_refused(ProductCap::Connections, self.bulkhead_of(&admitted.known.product).class());
+        }
+        ctx.rejection = Some(Rejection::TooManyConnections);
     }
 
     /// Something may have been sent: only what is idempotent and had no body may go out again, as often as its endpoint

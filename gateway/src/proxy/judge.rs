@@ -2,6 +2,7 @@
 //! keeps what it proved. It refuses to judge by itself.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
@@ -9,11 +10,13 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::context::Context;
+use crate::bulkhead::Bulkhead;
 use crate::decide::{Admitted, Decision, Rejected, RequestHead, Undecided, decide};
 use crate::filters::cors::Preflight;
 use crate::filters::edge::{both_framings, raw_head_has_content_length};
 use crate::limiter::LimitAnswers;
-use crate::metrics::labels::AuthResult;
+use crate::live::ServedProduct;
+use crate::metrics::labels::{AuthResult, ProductCap};
 use crate::rejection::Rejection;
 
 /// Kept open without the framework's timer: the connection's watch ends one that is idle for too long.
@@ -55,10 +58,7 @@ impl Gateway {
         };
         match decided {
             Ok(_) if self.book.usage.must_refuse() => Verdict::Refuse(Rejection::UsageStorageFull),
-            Ok(admitted) => {
-                self.admit(session, ctx, admitted);
-                Verdict::Proceed
-            }
+            Ok(admitted) => self.seat(session, ctx, admitted),
             Err(rejected) => {
                 self.count_refusal(&rejected);
                 let Rejected { rejection, context, limits, cors } = *rejected;
@@ -73,6 +73,26 @@ impl Gateway {
         let Undecided { pending, .. } = &undecided;
         let answer = pending.settle(&self.metrics).await;
         undecided.settled(answer)
+    }
+
+    /// The last question: whether its product has room for one more request.
+    fn seat(&self, session: &mut Session, ctx: &mut Context, admitted: Box<Admitted>) -> Verdict {
+        let bulkhead = self.bulkhead_of(&admitted.known.product);
+        ctx.seat = bulkhead.enter();
+        if ctx.seat.is_some() {
+            self.admit(session, ctx, admitted);
+            return Verdict::Proceed;
+        }
+        self.metrics.product_refused(ProductCap::Requests, bulkhead.class());
+        self.metrics.auth_result(AuthResult::Accepted);
+        self.count_limits(&admitted.limits);
+        let Admitted { known, limits, cors, .. } = *admitted;
+        (ctx.refused, ctx.limits, ctx.cors) = (Some(known), Some(limits), cors);
+        Verdict::Refuse(Rejection::ProductBusy)
+    }
+
+    pub(super) fn bulkhead_of<'a>(&self, product: &'a ServedProduct) -> &'a Arc<Bulkhead> {
+        self.bulkheads.of(product.id, product.caps, &product.bulkhead)
     }
 
     fn admit(&self, session: &mut Session, ctx: &mut Context, admitted: Box<Admitted>) {

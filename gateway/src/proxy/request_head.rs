@@ -62,7 +62,8 @@ impl Gateway {
         let spent_us = now.mono_us.saturating_sub(ctx.began.mono_us);
         let left = Duration::from_micros((total_ms * 1_000).saturating_sub(spent_us)).max(LEFT_MIN);
         let left = (total_ms > 0 && !ctx.is_upgrade).then_some(left);
-        let mut peer = self.upstreams.plan(organization, &known.endpoint).peer(address, ctx.is_upgrade, left);
+        let mut peer = self.upstreams.plan(known.product.id, &known.endpoint).peer(address, ctx.is_upgrade, left);
+        self.bulkhead_of(&known.product).govern(&mut peer);
         if ctx.is_upgrade {
             peer.options.read_timeout = Some(self.client.tunnel_idle_timeout);
         }
@@ -167,6 +168,24 @@ fn forwarded(
     .filter_map(|(name, value)| value.map(|value| (name, value)))
 }
 
+/// The usual kind without the machinery of formatting, which costs more than all else in this file.
+fn push_address(address: IpAddr, texts: &mut HeaderTexts) {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, rest @ ..] = address.octets();
+            texts.push_number(u64::from(first));
+            for octet in rest {
+                texts.push(".");
+                texts.push_number(u64::from(octet));
+            }
+        }
+        IpAddr::V6(address) => {
+            // Writing to memory cannot fail.
+            let _ = write!(texts, "{address}");
+        }
+    }
+}
+
 fn port(session: &Session) -> Option<u16> {
     session.server_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::port)
 }
@@ -180,8 +199,7 @@ fn chain(believed: Option<&HeaderMap>, peer: IpAddr, texts: &mut HeaderTexts) ->
         texts.push(line);
         texts.push(", ");
     }
-    // Writing to memory cannot fail.
-    let _ = write!(texts, "{peer}");
+    push_address(peer, texts);
     if texts.here() - start > FORWARDED_BYTES_MAX {
         texts.forget(start);
         return None;

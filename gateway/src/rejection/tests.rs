@@ -33,6 +33,7 @@ fn all() -> Vec<Rejection> {
         Rejection::HeadersTooLarge,
         Rejection::RateLimited { retry_after_s: 0 },
         Rejection::QuotaExceeded { retry_after_s: 7 },
+        Rejection::ProductBusy,
         Rejection::TooManyConnections,
         Rejection::Internal,
         Rejection::MethodUnknown,
@@ -95,6 +96,7 @@ fn statuses_and_headers_are_those_of_the_design() {
     431 x-gateway-error: headers_too_large
     429 x-gateway-error: rate_limited | retry-after: 1
     429 x-gateway-error: quota_exceeded | retry-after: 7
+    503 x-gateway-error: product_busy | retry-after: 1
     503 x-gateway-error: too_many_connections | retry-after: 1
     500 x-gateway-error: internal_error
     501 x-gateway-error: method_unknown

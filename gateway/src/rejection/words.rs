@@ -17,7 +17,7 @@ const fn words(status: u16, code: &'static str, title: &'static str) -> Words {
 
 impl Rejection {
     /// Every code there is, for the documentation's test and the metrics' labels.
-    pub const ALL_CODES: [&'static str; 38] = [
+    pub const ALL_CODES: [&'static str; 39] = [
         "bad_request",
         "bad_host",
         "bad_framing",
@@ -42,6 +42,7 @@ impl Rejection {
         "headers_too_large",
         "rate_limited",
         "quota_exceeded",
+        "product_busy",
         "too_many_connections",
         "internal_error",
         "method_unknown",
@@ -96,7 +97,10 @@ impl Rejection {
             Rejection::UpstreamUnreachable => words(502, "upstream_unreachable", "The upstream cannot be reached"),
             Rejection::UpstreamBadResponse => words(502, "upstream_bad_response", "The upstream's answer is malformed"),
             Rejection::UpstreamReset => words(502, "upstream_reset", "The upstream broke off"),
-            Rejection::TooManyConnections => words(503, "too_many_connections", "Too many connections"),
+            Rejection::ProductBusy => words(503, "product_busy", "The product has too many requests in flight"),
+            Rejection::TooManyConnections => {
+                words(503, "too_many_connections", "The product has too many upstream connections")
+            }
             Rejection::NotReady => words(503, "not_ready", "The gateway is starting"),
             Rejection::ProductClosed => words(503, "product_closed", "The product is closed for now"),
             Rejection::PlanUnavailable => words(503, "plan_unavailable", "The subscription's plan is not loaded"),
@@ -144,7 +148,10 @@ impl Rejection {
             Rejection::RequestTimeout => "Send the request faster.",
             Rejection::UriTooLong => "The path and query are longer than the gateway accepts.",
             Rejection::HeadersTooLarge => "The headers are more or longer than the gateway accepts.",
-            Rejection::TooManyConnections => "This address holds too many connections.",
+            Rejection::ProductBusy => "Its upstream answers more slowly than requests come; retry in a moment.",
+            Rejection::TooManyConnections => {
+                "Every connection it may have to its upstreams is in use; retry in a moment."
+            }
             Rejection::Internal => "The failure was logged with the request id.",
             Rejection::MethodUnknown => "Methods are GET, HEAD, POST, PUT, PATCH, DELETE and OPTIONS.",
             Rejection::TransferCodingUnknown => "The only transfer coding is 'chunked'.",

@@ -97,6 +97,7 @@ mod tests {
             header_count_max: 100,
             target_bytes_max: 8_192,
             body_bytes_max: 1,
+            requests_per_product_max: std::num::NonZeroU32::MIN,
             redis: None,
         }
     }

@@ -2,7 +2,9 @@
 //! looked at here; what is decided has its own tests.
 
 mod attacks;
+mod caps;
 mod counted;
 mod harness;
+mod kept;
 mod proxying;
 mod upstreams;

@@ -1,6 +1,8 @@
 //! Reads each section of the file into its type: keys, defaults, ranges, and what must not stand together. It refuses to
 //! open anything that the settings name, beside files of secrets.
 
+use std::num::NonZeroU32;
+
 use ::settings::{Reader, Secret, Section, SettingsErrors};
 use limits_redis::LimitsRedis;
 
@@ -146,6 +148,7 @@ fn upstream(section: &mut Section<'_>) -> Upstream {
         allow,
         ca_file: section.optional_path("ca_file"),
         connections_kept: to_usize(section.integer("connections_kept", 1_024, 0..=1_000_000)),
+        connections_per_product_max: at_least_one(section.integer("connections_per_product_max", 5_000, 1..=1_000_000)),
         idle_timeout: section.duration_s("idle_timeout_s", 60, 1..=IDLE_S_MAX),
         connect_timeout: section.duration_ms("connect_timeout_ms", 5_000, 1..=TIMEOUT_MS_MAX),
         read_timeout: section.duration_ms("read_timeout_ms", 60_000, 1..=TIMEOUT_MS_MAX),
@@ -177,6 +180,7 @@ fn limits(section: &mut Section<'_>, usage_url: Option<&Secret>) -> Limits {
         header_count_max: to_usize(section.integer("header_count_max", 100, 8..=256)),
         target_bytes_max: to_usize(section.integer("target_bytes_max", 8_192, 256..=65_536)),
         body_bytes_max: section.integer("body_bytes_max", 10_737_418_240, 1..=u64::MAX),
+        requests_per_product_max: at_least_one(section.integer("requests_per_product_max", 5_000, 1..=10_000_000)),
         redis: LimitsRedis::take(section, usage_url),
     }
 }
@@ -209,6 +213,10 @@ fn log(section: &mut Section<'_>) -> Log {
 /// All ranges above fit; a machine with a narrower `usize` gets its largest value.
 fn to_usize(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+fn at_least_one(value: u64) -> NonZeroU32 {
+    NonZeroU32::new(to_u32(value)).unwrap_or(NonZeroU32::MIN)
 }
 
 fn to_u32(value: u64) -> u32 {

@@ -20,7 +20,7 @@ const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What is needed to build a peer once an address is chosen.
 pub struct PeerPlan<'a> {
-    pub(super) organization: Uuid,
+    pub(super) product: Uuid,
     pub(super) endpoint: &'a Endpoint,
     pub(super) defaults: &'a settings::Upstream,
 }
@@ -32,7 +32,7 @@ impl PeerPlan<'_> {
         let is_tls = target.scheme == Scheme::Https;
         let alpn = self.alpn(is_tls, is_upgrade);
         let mut peer = HttpPeer::new(address, is_tls, if is_tls { server_name(&target.host) } else { String::new() });
-        peer.group_key = group_key(self.organization, &alpn);
+        peer.group_key = group_key(self.product, &alpn);
         let timeouts = &self.endpoint.timeouts;
         let bounded = |timeout: Duration| total_left.map_or(timeout, |left| timeout.min(left));
         let connect = bounded(or_default(timeouts.connect_ms, self.defaults.connect_timeout));
@@ -69,10 +69,10 @@ fn server_name(host: &Host<String>) -> String {
     }
 }
 
-/// The pool's own key has neither the tenant nor the protocol; authorities are the same for all upstreams. An organization's id
-/// is 62 random bits of ours in its second half, and nobody chooses it.
-fn group_key(organization: Uuid, alpn: &ALPN) -> u64 {
-    let (time, random) = organization.as_u64_pair();
+/// The pool's own key has neither the tenant nor the protocol; authorities are the same for all upstreams. By product, since a
+/// connection counts against its product's cap. Its id is 62 random bits of ours in its second half, and nobody chooses it.
+fn group_key(product: Uuid, alpn: &ALPN) -> u64 {
+    let (time, random) = product.as_u64_pair();
     (random ^ time.rotate_left(32)).wrapping_mul(5).wrapping_add(u64::from(alpn_number(alpn)))
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn upstreams(allow: &[&str]) -> Upstreams {
         allow: allow.iter().map(|range| range.parse().unwrap()).collect(),
         ca_file: None,
         connections_kept: 1,
+        connections_per_product_max: std::num::NonZeroU32::MIN,
         idle_timeout: Duration::from_secs(1),
         connect_timeout: Duration::from_secs(1),
         read_timeout: Duration::from_secs(1),

@@ -1,5 +1,5 @@
-//! Takes over the epochs whose process is gone: what its rings held and no batch did becomes the last batches of that epoch,
-//! and the epoch is closed. Killed itself in the middle, the next one goes on from there.
+//! Takes over the epochs whose process is gone: what its rings held and no batch did (or, where power failed and took it from
+//! them, its journal) becomes the last batches of that epoch, and the epoch is closed. Killed itself in the middle, the next one goes on from there.
 
 use std::io;
 use std::path::Path;
@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::epoch::EpochDir;
+use super::journal;
 use super::ring::leftovers;
 use super::seal::{BATCH_EVENTS_MAX, BatchName, Pending};
 use super::spool::{Sealed, Spool, SpoolError};
@@ -65,15 +66,17 @@ fn adopt(dir: EpochDir, node: Uuid, bytes_max: u64, metrics: &Metrics) -> Result
 fn seal_leftovers(dir: &EpochDir, spool: &mut Spool, metrics: &Metrics) -> Result<u64, SpoolError> {
     let mut positions = spool.positions().to_vec();
     let mut events = 0;
+    let mut journaled = journal::read(&dir.path)?;
     for number in 0.. {
         let bytes = match std::fs::read(dir.ring(number)) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && journaled.is_empty() => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error.into()),
         };
         positions.resize(positions.len().max(number + 1), 0);
         let from = positions.get(number).copied().unwrap_or(0);
-        let found = leftovers(&bytes, from);
+        let found = leftovers(&bytes, from).with(journaled.remove(&number).unwrap_or_default(), from);
         metrics.usage.dropped(DropReason::Damaged, found.broken);
         for part in found.records.chunks(BATCH_EVENTS_MAX) {
             let mut pending = Pending::default();
@@ -106,8 +109,9 @@ fn append(spool: &mut Spool, pending: &Pending, positions: &[u64], closes_epoch:
     })
 }
 
-/// The epoch is closed: they hold nothing that no batch holds.
+/// The epoch is closed: they hold nothing that no batch holds, and neither does the journal.
 fn remove_rings(dir: &EpochDir) -> io::Result<()> {
+    journal::remove(&dir.path)?;
     for number in 0.. {
         match std::fs::remove_file(dir.ring(number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,

@@ -1,14 +1,16 @@
 //! The thread that reads the rings, seals what it read into batches once a second, and tells the live stream. It waits for
-//! nothing but the clock and the page cache; what cannot be stored stays in the rings.
+//! nothing but the clock and the page cache; what cannot be stored stays in the rings. What was read and is not sealed yet goes
+//! into the journal at every look, for the disk to confirm.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::epoch::EpochDir;
+use super::journal::Journal;
 use super::live::LiveFeed;
 use super::record::Record;
 use super::recorder::Rings;
@@ -20,8 +22,11 @@ use crate::clock::unix_ms;
 use crate::metrics::Metrics;
 use crate::metrics::labels::DropReason;
 
-/// How often the rings are looked at: often enough for live rows within a second, and for rings that fill fast.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the rings are looked at: often enough that with the time of a sync no event is off the disk for more than a tenth
+/// of a second, and for rings that fill fast.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// The live stream is told at one look in so many.
+const LIVE_LOOKS: u64 = 2;
 /// How long an event waits for others to share its batch.
 const SEAL_AFTER: Duration = Duration::from_secs(1);
 /// Without any event a batch still says how far time is, and that this gateway lives.
@@ -48,6 +53,7 @@ pub(super) struct Collector {
     pub(super) rings: Arc<Rings>,
     pub(super) spool: SharedSpool,
     pub(super) live: LiveFeed,
+    pub(super) journal: Journal,
     pub(super) sync: SyncSignal,
     pub(super) metrics: Arc<Metrics>,
     pub(super) state: State,
@@ -62,6 +68,11 @@ pub(super) struct State {
     low_watermark_ms: i64,
     wants_rows: bool,
     is_failing: bool,
+    /// Events taken so far.
+    taken: u64,
+    looks: u64,
+    /// When the look before this one began: nothing that is read now and was not then is older.
+    looked_before: Instant,
     make_room_at: Option<Instant>,
     refusal_second: i64,
     refusal_events: u32,
@@ -76,6 +87,9 @@ impl State {
             low_watermark_ms: 0,
             wants_rows: false,
             is_failing: false,
+            taken: 0,
+            looks: 0,
+            looked_before: Instant::now(),
             make_room_at: None,
             refusal_second: 0,
             refusal_events: 0,
@@ -100,7 +114,7 @@ impl Collector {
 
     /// Reads what is there; seals what is due.
     fn look(&mut self) {
-        let began_ms = unix_ms();
+        let (began_ms, began) = (unix_ms(), Instant::now());
         self.state.wants_rows = lock(&self.spool).wants_rows();
         for _ in 0..SEALS_MAX {
             let is_all = self.read();
@@ -113,7 +127,27 @@ impl Collector {
                 break;
             }
         }
-        self.live.flush(began_ms);
+        self.write_journal();
+        self.state.looked_before = began;
+        self.state.looks += 1;
+        if self.state.looks.is_multiple_of(LIVE_LOOKS) {
+            self.live.flush(began_ms);
+        }
+    }
+
+    /// What is not sealed yet, so that the disk has it all the same.
+    fn write_journal(&mut self) {
+        let are_batches_synced = lock(&self.spool).is_synced();
+        match self.journal.write(are_batches_synced, self.state.taken, self.state.looked_before) {
+            Ok(is_new) => {
+                // A word that waits already is enough.
+                let _told = is_new.then(|| self.sync.try_send(()));
+            }
+            Err(error) => {
+                self.metrics.usage.journal_failures_total.inc();
+                debug!(%error, "usage that is not sealed yet is safe from a crash of the process only");
+            }
+        }
     }
 
     /// Whether all was read that had been written when it began.
@@ -123,9 +157,12 @@ impl Collector {
         for (number, ring) in rings.all.iter().enumerate() {
             let Some(mut index) = self.state.positions.get(number).copied() else { continue };
             let head = ring.head();
-            while index < head && !self.state.pending.is_full() {
+            while index < head && !self.is_full() {
                 match ring.read(index) {
-                    Some(record) => self.take(record),
+                    Some(record) => {
+                        self.journal.add(number, index, &record);
+                        self.take(record);
+                    }
                     None => self.metrics.usage.dropped(DropReason::Damaged, 1),
                 }
                 index += 1;
@@ -138,8 +175,14 @@ impl Collector {
         is_all
     }
 
+    /// Neither a batch nor the journal takes more.
+    fn is_full(&self) -> bool {
+        self.state.pending.is_full() || self.journal.is_full()
+    }
+
     fn take(&mut self, mut record: Record) {
         self.metrics.usage.events_total.inc();
+        self.state.taken += 1;
         if record.at_ms < self.state.low_watermark_ms {
             // It was promised that nothing older would come.
             self.metrics.usage.events_redated_total.inc();
@@ -169,7 +212,7 @@ impl Collector {
     fn is_due(&self) -> bool {
         let Some(sealed_at) = self.state.sealed_at else { return true };
         let wait = if self.state.pending.is_empty() { IDLE_SEAL_AFTER } else { SEAL_AFTER };
-        self.state.pending.is_full() || sealed_at.elapsed() >= wait
+        self.is_full() || sealed_at.elapsed() >= wait
     }
 
     /// Sealing is the commit point: only what is in the spool may be written over in the rings. False: it could not be stored.
@@ -191,6 +234,7 @@ impl Collector {
         }
         self.metrics.usage.batches_sealed_total.inc();
         self.state.pending.clear();
+        self.journal.sealed(self.state.taken, self.state.looked_before);
         self.state.sealed_at = Some(Instant::now());
         if std::mem::take(&mut self.state.is_failing) {
             info!("usage is being stored again");

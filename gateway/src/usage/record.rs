@@ -2,7 +2,7 @@
 //! and for their place. Says nothing about where a record goes, or what it costs.
 
 use http::Method;
-use snapshot::wire::{FailedBy, UsageEvent, Verdict};
+use snapshot::wire::{FailedBy, UsageEvent, UsageKind, Verdict};
 use uuid::Uuid;
 
 /// Words of a record beside the one that commits it.
@@ -135,25 +135,31 @@ impl Record {
         }
     }
 
-    pub(super) fn to_event(self) -> UsageEvent {
-        UsageEvent {
-            at_ms: self.at_ms,
-            request_id: self.request_id.as_bytes().to_vec(),
+    pub(super) fn to_kind(self) -> UsageKind {
+        UsageKind {
             key: self.key,
             subscription: self.subscription,
             product: self.product,
             endpoint: self.endpoint,
             plan: self.plan,
-            method: self.method.name().to_owned(),
             status: u32::from(self.status),
             verdict: self.verdict.into(),
             failed_by: self.failed_by.into(),
+            upstream_contacted: self.upstream_contacted,
+            test_key: self.test_key,
+        }
+    }
+
+    pub(super) fn to_event(self) -> UsageEvent {
+        UsageEvent {
+            at_ms: self.at_ms,
+            request_id: self.request_id.as_bytes().to_vec(),
+            kind: Some(self.to_kind()),
+            method: self.method.name().to_owned(),
             request_bytes: self.request_bytes,
             response_bytes: self.response_bytes,
             latency_us: self.latency_us,
             upstream_latency_us: self.upstream_latency_us,
-            upstream_contacted: self.upstream_contacted,
-            test_key: self.test_key,
         }
     }
 }

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -132,6 +133,17 @@ pub(super) struct Leftovers {
     pub(super) records: Vec<(u64, Record)>,
     /// Records that must have been there, as later ones are, and are not whole: a fault of the disk, or of its power.
     pub(super) broken: u64,
+}
+
+impl Leftovers {
+    /// What somebody else knows of the same ring fills the gaps.
+    pub(super) fn with(self, more: BTreeMap<u64, Record>, from: u64) -> Leftovers {
+        let mut all: BTreeMap<u64, Record> = more.into_iter().filter(|(index, _)| *index >= from).collect();
+        all.extend(self.records);
+        let behind_last = all.last_key_value().map_or(from, |(last, _)| last.saturating_add(1));
+        let found = u64::try_from(all.len()).unwrap_or(u64::MAX);
+        Leftovers { broken: (behind_last - from).saturating_sub(found), records: all.into_iter().collect() }
+    }
 }
 
 /// Reads what was written at `from` and behind it. `bytes` is the whole file.

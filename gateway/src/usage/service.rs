@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::adopt::{Inherited, adopt_ended};
 use super::collect::{Collector, State};
 use super::epoch::EpochDir;
+use super::journal::Journal;
 use super::live;
 use super::mapping::Mapping;
 use super::record::WORDS;
@@ -59,6 +60,7 @@ struct Parts {
     dir: EpochDir,
     rings: Arc<Rings>,
     spool: SharedSpool,
+    journal: Journal,
     link: RedisLink,
     live_link: RedisLink,
     metrics: Arc<Metrics>,
@@ -83,10 +85,14 @@ pub fn open(settings: UsageSettings, metrics: Arc<Metrics>) -> Result<(UsageReco
         SpoolError::Full => disk(io::ErrorKind::StorageFull.into()),
     })?;
     let rings = make_rings(&dir, settings.threads).map_err(disk)?;
+    let journal = Journal::create(&dir.path).map_err(disk)?;
     let rings = Arc::new(Rings::new(rings).ok_or_else(|| disk(io::ErrorKind::Other.into()))?);
     let recorder = UsageRecorder::new(Some(rings.clone()), settings.on_full, metrics.clone());
     let spool = Arc::new(Mutex::new(spool));
-    Ok((recorder, UsageService { parts: Some(Parts { settings, dir, rings, spool, link, live_link, metrics }) }))
+    Ok((
+        recorder,
+        UsageService { parts: Some(Parts { settings, dir, rings, spool, journal, link, live_link, metrics }) },
+    ))
 }
 
 fn make_rings(dir: &EpochDir, threads: usize) -> io::Result<Vec<Ring<Mapping>>> {
@@ -115,9 +121,9 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 
 impl Parts {
     async fn run(self, mut stop: watch::Receiver<bool>) -> io::Result<()> {
-        let Parts { settings, dir, rings, spool, link, live_link, metrics } = self;
+        let Parts { settings, dir, rings, spool, journal, link, live_link, metrics } = self;
         let arrived = Arc::new(Notify::new());
-        let (sync, syncing) = sync::start(spool.clone(), arrived.clone(), metrics.clone())?;
+        let (sync, syncing) = sync::start(spool.clone(), journal.shared(), arrived.clone(), metrics.clone())?;
         let (live, live_batches) = live::channel(settings.node_id, dir.epoch, metrics.clone());
         let dir = Arc::new(dir);
         let collector = Collector {
@@ -127,6 +133,7 @@ impl Parts {
             rings,
             spool: spool.clone(),
             live,
+            journal,
             sync,
             metrics: metrics.clone(),
         };

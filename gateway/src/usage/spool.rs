@@ -248,6 +248,9 @@ impl Spool {
             Some(spare) => spare.opened(),
             None => self.make_segment()?,
         };
+        if let Some(full) = self.segments.back_mut() {
+            full.close();
+        }
         self.segments.push_back(segment);
         // Without it events become sums until it can be made.
         drop(self.prepare());
@@ -269,9 +272,14 @@ impl Spool {
         Ok(segment)
     }
 
+    /// Whether the disk has every batch.
+    pub(super) fn is_synced(&self) -> bool {
+        self.synced_before == self.next_sequence
+    }
+
     /// What must reach the disk before the batches so far may be offered. None: nothing.
     pub(super) fn take_unsynced(&mut self) -> Option<Unsynced> {
-        if self.synced_before == self.next_sequence {
+        if self.is_synced() {
             return None;
         }
         Some(Unsynced { before: self.next_sequence, ..std::mem::take(&mut self.unsynced) })

@@ -1,14 +1,16 @@
-//! The thread that waits for the disk, so that neither a request nor the collector does. A batch is offered to Redis only when
-//! it is on the disk: a number that was seen must not come back with another content after a power failure.
+//! The thread that waits for the disk, so that neither a request nor the collector does: for batches, and for the journal of
+//! what is in none yet. A batch is offered to Redis only when it is on the disk: a number that was seen must not come back with
+//! another content after a power failure.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Instant;
 use std::{fs::File, io, thread};
 
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::journal::JournalFile;
 use super::spool::Unsynced;
 use super::{SharedSpool, lock};
 use crate::metrics::Metrics;
@@ -19,36 +21,58 @@ pub(super) type SyncSignal = SyncSender<()>;
 /// It ends when the signal is dropped and all is on the disk.
 pub(super) fn start(
     spool: SharedSpool,
+    journal: Arc<JournalFile>,
     arrived: Arc<Notify>,
     metrics: Arc<Metrics>,
 ) -> io::Result<(SyncSignal, thread::JoinHandle<()>)> {
     let (signal, told) = sync_channel(1);
     let syncing = thread::Builder::new().name("usage-sync".to_owned());
-    let thread = syncing.spawn(move || keep_synced(&spool, &told, &arrived, &metrics))?;
+    let thread = syncing.spawn(move || {
+        let mut confirmed = 0;
+        while told.recv().is_ok() {
+            confirmed = sync_all(&spool, &journal, confirmed, &metrics);
+            arrived.notify_one();
+        }
+        sync_all(&spool, &journal, confirmed, &metrics);
+        arrived.notify_one();
+    })?;
     Ok((signal, thread))
 }
 
-fn keep_synced(spool: &SharedSpool, told: &Receiver<()>, arrived: &Notify, metrics: &Metrics) {
-    while told.recv().is_ok() {
-        sync_once(spool, metrics);
-        arrived.notify_one();
+/// Batches first: they are waited for. `confirmed`: events that the disk had before; answers how many it has now.
+fn sync_all(spool: &SharedSpool, journal: &JournalFile, confirmed: u64, metrics: &Metrics) -> u64 {
+    let covered = journal.cover();
+    let are_batches_there = sync_once(spool, metrics);
+    let began = Instant::now();
+    let is_journal_there = !journal.take_dirty() || note(journal.sync(), began, metrics);
+    if !are_batches_there || !is_journal_there {
+        return confirmed;
     }
-    sync_once(spool, metrics);
-    arrived.notify_one();
+    metrics.usage.events_synced_total.inc_by(covered.events.saturating_sub(confirmed));
+    if let Some(since) = covered.since {
+        metrics.usage.exposed_seconds.observe(since.elapsed().as_secs_f64());
+    }
+    covered.events
 }
 
-/// Brings all that was appended so far to the disk.
-pub(super) fn sync_once(spool: &SharedSpool, metrics: &Metrics) {
-    let Some(unsynced) = lock(spool).take_unsynced() else { return };
+/// Brings all batches that were appended so far to the disk. Answers whether it took them.
+pub(super) fn sync_once(spool: &SharedSpool, metrics: &Metrics) -> bool {
+    let Some(unsynced) = lock(spool).take_unsynced() else { return true };
     let began = Instant::now();
-    if let Err(error) = sync(&unsynced) {
+    let is_there = note(sync(&unsynced), began, metrics);
+    lock(spool).synced(&unsynced);
+    is_there
+}
+
+fn note(synced: io::Result<()>, began: Instant, metrics: &Metrics) -> bool {
+    metrics.usage.sync_seconds.observe(began.elapsed().as_secs_f64());
+    if let Err(error) = &synced {
         // It is in the kernel and can be read, and asking again would answer Ok without doing anything. What is lost is the
         // protection from a power failure; that is counted and said.
         metrics.usage.sync_failures_total.inc();
         warn!(%error, "the disk does not take usage; it is safe from a crash of the process only");
     }
-    metrics.usage.sync_seconds.observe(began.elapsed().as_secs_f64());
-    lock(spool).synced(&unsynced);
+    synced.is_ok()
 }
 
 fn sync(unsynced: &Unsynced) -> io::Result<()> {

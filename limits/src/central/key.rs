@@ -30,9 +30,14 @@ impl KeyState {
         KeyState { revision: ask.revision, born_us: now_us, credited: 0, count: Count::new(ask, 0, 1, now_us) }
     }
 
-    /// Follows a newer policy: the bucket keeps its filled fraction, rounded against the client.
+    /// Follows a newer policy: the bucket keeps its filled fraction, rounded against the client. One that says the same under a
+    /// later number changes nothing: a window would begin anew, and what was leased could not come back.
     pub(super) fn adopt(&mut self, ask: &Ask, now_us: u64) {
         if ask.revision <= self.revision {
+            return;
+        }
+        if self.count.is_of(ask) {
+            self.revision = ask.revision;
             return;
         }
         self.settle(now_us);
@@ -150,6 +155,19 @@ impl KeyState {
 }
 
 impl Count {
+    /// Whether it counts by the terms of this ask.
+    fn is_of(&self, ask: &Ask) -> bool {
+        let size = i64::from(ask.burst);
+        match (self, ask.algorithm) {
+            (Count::Bucket(bucket), Algorithm::TokenBucket) => {
+                bucket.per_minute == i64::from(ask.per_minute) && bucket.burst == size
+            }
+            (Count::Fixed(window), Algorithm::FixedWindow) => window.limit == size,
+            (Count::Sliding(window), Algorithm::SlidingWindow) => window.limit == size,
+            _ => false,
+        }
+    }
+
     fn new(ask: &Ask, used: u64, of: u64, now_us: u64) -> Count {
         match ask.algorithm {
             Algorithm::TokenBucket => Count::Bucket(Bucket::new(ask.per_minute, ask.burst, used, of, now_us)),

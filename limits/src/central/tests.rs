@@ -150,6 +150,32 @@ fn a_newer_policy_keeps_the_filled_fraction_and_an_older_one_is_overruled() {
 }
 
 #[test]
+fn a_later_number_of_the_same_policy_changes_nothing() {
+    for algorithm in [Algorithm::TokenBucket, Algorithm::FixedWindow, Algorithm::SlidingWindow] {
+        let mut group = Group::new();
+        let mut client = Client::new(&mut group, 1, START_US);
+        let terms = Ask { algorithm, ..ask(60, 60) };
+        let granted = client.say(&mut group, Ask { want: 20, ..terms }, START_US);
+        let receipt = Receipt { granted_us: START_US, level: granted.level, credited: granted.credited };
+        // Long enough for a sliding window to have moved on; within the same minute of Redis' clock.
+        let later_us = START_US + 11_000_000;
+        let mut same = group.clone();
+        let told = client.say(&mut same, Ask { revision: 1, ..terms }, later_us);
+        client.send -= 1;
+        let newer = Ask { revision: 2, ..terms };
+        assert_eq!(client.say(&mut group, newer, later_us), told, "{algorithm:?}");
+        // What the window held leaves when it would have left, and a lease of before can come back.
+        let leaves_us = START_US + 66_000_000;
+        assert_eq!(client.say(&mut group, newer, leaves_us).level, 60 * UNITS, "{algorithm:?}");
+        let mut group = Group::new();
+        let mut client = Client::new(&mut group, 1, START_US);
+        client.say(&mut group, Ask { want: 20, ..terms }, START_US);
+        let refund = Some(Refund { tokens: 5, receipt });
+        assert_eq!(client.say(&mut group, Ask { refund, ..newer }, START_US + 1_000).credited, 5, "{algorithm:?}");
+    }
+}
+
+#[test]
 fn the_month_constrains_the_rate_and_is_asked_for_when_lost() {
     let month = |period| Some(QuotaAsk { period, included: 10, hard: true });
     let mut group = Group::new();

@@ -33,7 +33,9 @@ impl Ledger {
         }
         let refund = if up { self.refund(slot, want, now_ns) } else { None };
         let again_ns = self.again_ns(slot, now_ns);
-        let probe = up && self.month.as_ref().is_some_and(|month| month.probe_at_ns().is_some_and(|at| now_ns >= at));
+        let probe = up
+            && !self.leaving
+            && self.month.as_ref().is_some_and(|month| month.probe_at_ns().is_some_and(|at| now_ns >= at));
         if want == 0 && self.frozen == 0 && refund.is_none() && !probe {
             return Visit { ask: None, again_ns };
         }
@@ -70,6 +72,9 @@ impl Ledger {
     }
 
     fn want(&self, slot: &Slot, now_ns: u64) -> u32 {
+        if self.leaving {
+            return 0;
+        }
         let denied = now_ns < slot.denial().0;
         let idle = self.demand.is_idle(now_ns, &self.terms);
         let recheck = denied && now_ns >= self.recheck_ns && !idle;
@@ -98,7 +103,8 @@ impl Ledger {
             return true;
         }
         let owed = slot.owed();
-        owed > 0 && (owed.saturating_mul(2) > self.terms.overdraft || now_ns >= self.report_at_ns(now_ns))
+        owed > 0
+            && (self.leaving || owed.saturating_mul(2) > self.terms.overdraft || now_ns >= self.report_at_ns(now_ns))
     }
 
     fn report_at_ns(&self, now_ns: u64) -> u64 {
@@ -127,7 +133,7 @@ impl Ledger {
             return Some(again);
         }
         let now = Tick::of(now_ns);
-        let idle = self.demand.is_idle(now_ns, &self.terms);
+        let idle = self.leaving || self.demand.is_idle(now_ns, &self.terms);
         let settled = now_ns.saturating_sub(self.granted_at_ns) >= 2 * self.terms.tick_ns;
         let forecast = self.demand.forecast(&self.terms);
         let held = slot.held(now);

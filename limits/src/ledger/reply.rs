@@ -79,7 +79,7 @@ impl Ledger {
             return;
         }
         let most = self.terms.overdraft;
-        if settling {
+        if settling || self.leaving {
             slot.lower_overdraft(0);
             slot.deny_until(0, Denial::Rate);
         } else if level < 1 {

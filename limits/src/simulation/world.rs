@@ -1,11 +1,16 @@
-//! The event loop: moves messages and requests through virtual time and brings the faults about. Refuses to judge; it tells the
-//! oracle what happened.
+//! The event loop: moves messages through virtual time and hands everything else to whom it belongs. Refuses to judge; it tells
+//! the oracle what happened.
+
+mod audit;
+mod faults;
+mod requests;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::audit::Outcome;
 use super::Dice;
 use super::oracle::{Oracle, Purse};
 use super::scenario::{Fault, Network, Scenario};
@@ -58,27 +63,6 @@ struct Node {
     purse: Purse,
     /// Of the ledgers that were given up.
     expired: u64,
-}
-
-/// What a run came to.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    pub(crate) offered: u64,
-    pub(crate) admitted: u64,
-    pub(crate) refused: u64,
-    /// What an exact bucket would have admitted.
-    pub(crate) ideal: u64,
-    /// The largest A(t) − r·t.
-    pub(crate) peak: u64,
-    /// B + N·e + r·H and the terms of the faults that happened.
-    pub(crate) bound: u64,
-    pub(crate) operations: u64,
-    pub(crate) waits: u64,
-    pub(crate) longest_wait_ns: u64,
-    pub(crate) deepest: i64,
-    /// The most in one window.
-    pub(crate) fullest: u64,
-    pub(crate) offences: Vec<String>,
 }
 
 pub(crate) struct World {
@@ -214,116 +198,6 @@ impl World {
         self.pump(node);
     }
 
-    fn arrive(&mut self, node: usize) {
-        let now_ns = self.now_ns;
-        let Some(present) = self.nodes[node].as_ref() else { return };
-        if now_ns < present.paused_until_ns {
-            return;
-        }
-        self.offered += 1;
-        if self.scenario.closing {
-            self.reopen(node);
-        }
-        if self.decide(node, now_ns, true) {
-            self.at(now_ns + WAIT_MAX_NS, Event::WaitEnd { node, life: self.nodes[node].as_ref().unwrap().life });
-            self.nodes[node].as_mut().unwrap().waiting.push_back(now_ns);
-            self.oracle.waits += 1;
-        }
-        self.pump(node);
-    }
-
-    /// Gives the key up and takes it on again, where that is allowed.
-    fn reopen(&mut self, node: usize) {
-        let (now_ns, policy, fleet) = (self.now_ns, self.scenario.policy(), self.scenario.fleet);
-        let present = self.nodes[node].as_mut().unwrap();
-        let expired = present.syncer.ledger(present.place).unwrap().tally().expired;
-        if present.waiting.is_empty() && present.syncer.give_up(present.place, now_ns + present.offset_ns) {
-            present.expired += expired;
-            (present.place, present.slot) = present.syncer.open(KEY, policy, fleet);
-        }
-    }
-
-    /// Decides one request; true: it has to wait.
-    fn decide(&mut self, node: usize, arrived_ns: u64, first: bool) -> bool {
-        let now_ns = self.now_ns;
-        let present = self.nodes[node].as_mut().unwrap();
-        let local_ns = now_ns + present.offset_ns;
-        let take = if first { present.slot.take(local_ns) } else { present.slot.take_again(local_ns) };
-        let unknown = match take {
-            Take::Admitted { taken, wake } => {
-                if wake {
-                    present.syncer.call(present.place);
-                }
-                self.admit(node, taken, arrived_ns);
-                return false;
-            }
-            Take::Denied { .. } => Unknown::Refused { retry_ns: 0, by: crate::slot::Denial::Rate },
-            Take::Unknown => present.syncer.decide_unknown(present.place, local_ns),
-        };
-        match unknown {
-            Unknown::Admitted => {
-                if present.syncer.reach() == Reach::Up {
-                    self.oracle.offend("a node went alone though Redis answers".into());
-                }
-                if self.scenario.when_down == OnRedisDown::Closed {
-                    self.oracle.offend("closed, and admitted without a lease".into());
-                }
-                self.oracle.admit(now_ns);
-                false
-            }
-            Unknown::Refused { .. } => {
-                self.oracle.refused += 1;
-                false
-            }
-            Unknown::Wait => true,
-        }
-    }
-
-    fn admit(&mut self, node: usize, taken: Taken, arrived_ns: u64) {
-        let now_ns = self.now_ns;
-        self.oracle.admit(now_ns);
-        self.oracle.longest_wait_ns = self.oracle.longest_wait_ns.max(now_ns - arrived_ns);
-        let present = self.nodes[node].as_mut().unwrap();
-        match taken {
-            Taken::Lease { .. } => self.oracle.spend(&mut present.purse, now_ns),
-            Taken::Overdraft => {
-                present.purse.incurred += 1;
-                if self.scenario.when_down == OnRedisDown::Closed || self.scenario.strict {
-                    self.oracle.offend("overdraft where there is none".into());
-                }
-                self.measure_depth();
-            }
-        }
-    }
-
-    /// The level that counts every debt incurred, told or not.
-    fn measure_depth(&mut self) {
-        let Some(key) = self.redis.key(KEY) else { return };
-        let level = key.level_at(self.redis_now_us()) / UNITS;
-        let incurred: u64 = self.nodes.iter().flatten().map(|node| node.purse.incurred).sum();
-        let untold = i64::try_from(incurred).unwrap() - i64::try_from(self.oracle.applied).unwrap();
-        let deep = level - untold;
-        let most = i64::from(self.scenario.fleet) * i64::from(self.terms.overdraft);
-        if self.oracle.is_deep_forbidden {
-            self.oracle.deepest = self.oracle.deepest.min(deep);
-            if deep < -most {
-                self.oracle.offend(format!("the level counting all debts is {deep}, below −N·e = −{most}"));
-            }
-        }
-    }
-
-    fn end_waits(&mut self, node: usize, life: u64) {
-        let now_ns = self.now_ns;
-        let Some(present) = self.nodes[node].as_mut().filter(|present| present.life == life) else { return };
-        while present.waiting.front().is_some_and(|arrived| arrived + WAIT_MAX_NS <= now_ns) {
-            present.waiting.pop_front();
-            self.oracle.refused += 1;
-        }
-        if present.waiting.is_empty() {
-            present.syncer.stop_waiting(present.place);
-        }
-    }
-
     fn pump(&mut self, node: usize) {
         let now_ns = self.now_ns;
         let Some(present) = self.nodes[node].as_mut() else { return };
@@ -424,163 +298,7 @@ impl World {
         self.pump(node);
     }
 
-    fn break_something(&mut self, fault: Fault) {
-        let now_ns = self.now_ns;
-        match fault {
-            Fault::Crash { node, back_ms } => {
-                if let Some(gone) = self.nodes[node].take() {
-                    self.forgetful = true;
-                    self.oracle.is_deep_forbidden = false;
-                    self.oracle.allowance += self.bound.crash(gone.is_alone);
-                    self.at(now_ns + back_ms * MS_NS, Event::Start { node });
-                }
-            }
-            Fault::Join { node } => self.start(node),
-            Fault::CutOff { node, for_ms } => {
-                if let Some(present) = self.nodes[node].as_mut() {
-                    present.cut_until_ns = now_ns + for_ms * MS_NS;
-                }
-            }
-            Fault::RedisDown { for_ms } => self.down_until_ns = now_ns + for_ms * MS_NS,
-            Fault::Failover { lost_ms } => {
-                if let Some(photograph) = self.photograph.take() {
-                    self.redis = photograph;
-                    self.forget();
-                    self.oracle.allowance += self.bound.failover(Duration::from_millis(lost_ms));
-                }
-            }
-            Fault::Wipe => {
-                self.redis = Group::new();
-                self.forget();
-                self.oracle.allowance += self.bound.wipe();
-            }
-            Fault::ClockStep { by_ms } => {
-                self.redis_step_us += by_ms * 1_000;
-                // A window may begin anew, wherever the clock jumps.
-                self.oracle.allowance += match u64::try_from(by_ms) {
-                    _ if self.is_window() => f64::from(self.scenario.burst),
-                    Ok(forward) => self.bound.clock_forward(Duration::from_millis(forward)),
-                    Err(_) => 0.0,
-                };
-            }
-            Fault::Pause { node, for_ms } => {
-                if let Some(present) = self.nodes[node].as_mut() {
-                    present.paused_until_ns = now_ns + for_ms * MS_NS;
-                }
-            }
-        }
-    }
-
-    fn forget(&mut self) {
-        self.forgetful = true;
-        self.oracle.is_deep_forbidden = false;
-    }
-
-    fn heal(&mut self) {
-        self.network = Network::CALM;
-        self.down_until_ns = 0;
-        self.nodes.iter_mut().flatten().for_each(|node| node.cut_until_ns = 0);
-    }
-
-    /// While some nodes have gone alone and others lease from Redis, both spend: r/N for each of the former.
-    fn account(&mut self, until_ns: u64) {
-        let alone = self.nodes.iter().flatten().filter(|node| node.is_alone).count();
-        let others = self.nodes.iter().flatten().any(|node| !node.is_alone && node.syncer.is_admitted());
-        // A window's count does not flow out while Redis is away, so there the share always comes on top.
-        if alone > 0 && (others || self.is_window()) {
-            let time = Duration::from_nanos(until_ns - self.accounted_ns);
-            self.oracle.allowance += self.bound.stays_alone(u32::try_from(alone).unwrap(), time);
-        }
-        self.accounted_ns = until_ns;
-    }
-
-    fn note_reach(&mut self, node: usize) {
-        let present = self.nodes[node].as_mut().unwrap();
-        let is_alone = present.syncer.reach() != Reach::Up;
-        if is_alone && !present.is_alone {
-            self.oracle.allowance += self.bound.goes_alone();
-            self.oracle.is_deep_forbidden = false;
-            present.was_alone = true;
-        }
-        present.is_alone = is_alone;
-    }
-
-    /// Every token and every debt accounted for.
-    fn audit(mut self) -> Outcome {
-        let nodes = std::mem::take(&mut self.nodes);
-        for (index, node) in nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?))) {
-            let tally = node.syncer.ledger(node.place).unwrap().tally();
-            let purse = &node.purse;
-            let held: u64 =
-                crate::slot::Cell::BOTH.into_iter().map(|cell| u64::from(node.slot.lease(cell).tokens)).sum();
-            let accounted = purse.spent + purse.refunded + tally.expired + node.expired + held;
-            if purse.leased != accounted {
-                self.oracle.offend(format!("node {index}: leased {} but accounted for {accounted}", purse.leased));
-            }
-            if !node.was_alone && !self.forgetful {
-                let told = self.oracle.applied_of.get(&(u64::try_from(index).unwrap() + 1)).copied().unwrap_or(0);
-                if told != purse.incurred {
-                    self.oracle.offend(format!("node {index}: owed {} but told {told}", purse.incurred));
-                }
-            }
-            let late = node.slot.held(Tick::of(self.now_ns + node.offset_ns));
-            if late > 0 {
-                self.oracle.offend(format!("node {index} holds {late} tokens after the silence"));
-            }
-        }
-        self.outcome()
-    }
-
     fn is_window(&self) -> bool {
         self.scenario.algorithm != Algorithm::TokenBucket
-    }
-
-    /// Any true minute for the sliding window, each minute of Redis' clock for the fixed one: L + N·e and the faults' terms.
-    fn audit_windows(&mut self) {
-        let minute_ns = 60_000 * MS_NS;
-        let times = &self.oracle.times_ns;
-        let most = if self.scenario.algorithm == Algorithm::SlidingWindow {
-            let within =
-                |(index, at): (usize, &u64)| index + 1 - times.partition_point(|early| early + minute_ns <= *at);
-            times.iter().enumerate().map(within).max().unwrap_or(0)
-        } else {
-            let mut windows = BTreeMap::<u64, usize>::new();
-            times.iter().for_each(|at| *windows.entry((EPOCH_US + at / US_NS) / 60_000_000).or_default() += 1);
-            windows.values().copied().max().unwrap_or(0)
-        };
-        let most = u64::try_from(most).unwrap();
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A sum of small positive numbers.
-        let bound = (self.bound.window() + self.oracle.allowance) as u64;
-        self.oracle.fullest = most;
-        if most > bound {
-            self.oracle.offend(format!("{most} in one window, above the bound {bound}"));
-        }
-    }
-
-    fn outcome(mut self) -> Outcome {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A sum of small positive numbers.
-        let bound = (self.bound.base() + self.oracle.allowance) as u64;
-        let peak = self.oracle.excess.peak();
-        let unbounded = self.scenario.when_down == OnRedisDown::Open;
-        if peak > bound && !unbounded && !self.is_window() {
-            self.oracle.offend(format!("A(t) − r·t reaches {peak}, above the bound {bound}"));
-        }
-        if self.is_window() && !unbounded {
-            self.audit_windows();
-        }
-        Outcome {
-            offered: self.offered,
-            admitted: self.oracle.admitted,
-            refused: self.oracle.refused,
-            ideal: self.ideal,
-            peak,
-            bound,
-            operations: self.oracle.operations,
-            waits: self.oracle.waits,
-            longest_wait_ns: self.oracle.longest_wait_ns,
-            deepest: self.oracle.deepest,
-            fullest: self.oracle.fullest,
-            offences: self.oracle.offences,
-        }
     }
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::central::Group;
 use crate::policy::{Algorithm, OnRedisDown};
+use crate::slot::lease::Tick;
 use crate::slot::{Denial, Take, Taken};
 use crate::terms::{LEASE_TICKS, MS_NS, UNITS};
 use crate::wire::QuotaLeft;
@@ -431,4 +432,77 @@ fn while_redis_is_away_a_node_spends_its_part_of_the_month_and_no_more() {
     assert_eq!(alone, 10);
     let last = pair.syncer.decide_unknown(place, pair.now_ns);
     assert!(matches!(last, Unknown::Refused { by: Denial::Quota, .. }));
+}
+
+#[test]
+fn whoever_leaves_gives_everything_back_and_tells_what_it_owes() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 100), 2);
+    let mut admitted = 0;
+    for _ in 0..4 {
+        for _ in 0..8 {
+            admitted += i64::from(is_admitted(pair.take(place, &slot)));
+        }
+        pair.exchange();
+    }
+    // One more on overdraft if there is no lease: owed, and told by nobody yet.
+    admitted += i64::from(is_admitted(pair.take(place, &slot)));
+    let held = i64::from(slot.held(Tick::of(pair.now_ns)));
+    assert!(held > 0 && admitted > 20, "{held} held, {admitted} admitted");
+    assert!(pair.level(7) <= 100 - admitted - held + 1, "what is held is nobody else's");
+    pair.syncer.leave();
+    assert!(!pair.syncer.is_at_rest());
+    let mut messages = 0;
+    while !pair.syncer.is_at_rest() {
+        pair.exchange();
+        messages += 1;
+        assert!(messages < 10, "two generations, and what was under way");
+    }
+    assert_eq!((slot.held(Tick::of(pair.now_ns)), slot.owed()), (0, 0));
+    assert!((100 - admitted..=101 - admitted).contains(&pair.level(7)), "{} of {admitted}", pair.level(7));
+    assert_eq!(slot.take(pair.now_ns), Take::Unknown);
+    let unknown = pair.syncer.decide_unknown(place, pair.now_ns);
+    assert!(matches!(unknown, Unknown::Refused { by: Denial::Rate, .. }), "{unknown:?}");
+}
+
+#[test]
+fn debts_beyond_the_bucket_are_seen_once_and_those_beyond_the_bound_apart() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 6, 10), 2);
+    let others = |want, debt| Ask {
+        key: 7,
+        revision: 1,
+        algorithm: Algorithm::TokenBucket,
+        per_minute: 6,
+        burst: 10,
+        debt,
+        want,
+        refund: None,
+        quota: None,
+    };
+    // Others take eight of ten, and this node, which has heard nothing of it, owes two: that fits.
+    let us = pair.redis_us();
+    pair.redis.ask(&others(0, 8), us);
+    assert!(is_admitted(pair.take(place, &slot)) && is_admitted(pair.take(place, &slot)));
+    pair.settle();
+    assert_eq!(pair.syncer.take_overshoots(), Overshoots::default());
+    // The next key: others take all of it, and the two are beyond; N·e = 4.
+    let (place, slot) = pair.syncer.open(8, bucket(1, 6, 10), 2);
+    let us = pair.redis_us();
+    pair.redis.ask(&Ask { key: 8, ..others(0, 10) }, us);
+    assert!(is_admitted(pair.take(place, &slot)) && is_admitted(pair.take(place, &slot)));
+    pair.pass(200);
+    pair.settle();
+    let seen = pair.syncer.take_overshoots().token_bucket;
+    assert_eq!((seen.tokens, seen.beyond), (2, 0));
+    assert_eq!(pair.syncer.take_overshoots(), Overshoots::default(), "once");
+    // A third one has been overdrawn by what no fleet without a fault comes to.
+    let (place, slot) = pair.syncer.open(9, bucket(1, 6, 10), 2);
+    let us = pair.redis_us();
+    pair.redis.ask(&Ask { key: 9, ..others(0, 13) }, us);
+    assert!(is_admitted(pair.take(place, &slot)) && is_admitted(pair.take(place, &slot)));
+    pair.pass(200);
+    pair.settle();
+    let seen = pair.syncer.take_overshoots().token_bucket;
+    assert_eq!((seen.tokens, seen.beyond), (2, 1), "3 + 2 are 1 more than 4");
 }

@@ -7,7 +7,8 @@ use limits::wire::{Ask, QuotaAsk};
 use redis::Connection;
 use servers::PrivateRedis;
 
-use crate::node::{Node, ask, connect, fcall, load, tell};
+use crate::node::{Node, ask, fcall, load};
+use crate::rig::{connect, tell};
 
 const KEYS: u64 = 2_000;
 /// Many short rounds: the least of them was disturbed least.

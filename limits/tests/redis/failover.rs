@@ -7,9 +7,9 @@ use limits::script::{LIBRARY, Lane};
 use limits::terms::Terms;
 use limits::wire::{Ask, Verdict};
 use redis::Connection;
-use servers::{LoopbackRedis, LoopbackRole};
 
-use crate::node::{Node, ask, connect, eventually, load, tell};
+use crate::node::{Node, ask, load};
+use crate::rig::{Watched, connect, eventually, role, tell};
 
 const KEY: u64 = 2;
 
@@ -29,26 +29,10 @@ fn drain(node: &mut Node, connection: &mut Connection) -> u64 {
 
 #[test]
 fn a_promoted_replica_has_the_library_and_gives_no_more_than_the_bound_again() {
-    let dir = tempfile::Builder::new().prefix("limits-sentinel").tempdir_in("/tmp").unwrap();
-    let start = |name: &str, role| LoopbackRedis::start(&dir.path().join(name), role).unwrap();
-    let mut master = start("master", LoopbackRole::Alone);
-    let replica = start("replica", LoopbackRole::Replica { of: master.port() });
+    let mut watched = Watched::start(None);
+    let (master, replica) = (&mut watched.master, &watched.replica);
     let mut old = connect(&master.url());
-    let mut new = connect(&replica.url());
     load().query::<()>(&mut old).unwrap();
-    eventually("the replica follows", || {
-        tell::<String>(&mut new, "INFO replication").contains("master_link_status:up")
-    });
-    let watch = format!(
-        "sentinel monitor limits 127.0.0.1 {} 1\nsentinel down-after-milliseconds limits 500\nsentinel failover-timeout limits 5000",
-        master.port()
-    );
-    let sentinel = start("sentinel", LoopbackRole::Sentinel { lines: &watch });
-    let mut sentinel = connect(&sentinel.url());
-    eventually("Sentinel knows the replica", || {
-        let known: Vec<Vec<String>> = tell(&mut sentinel, "SENTINEL REPLICAS limits");
-        known.iter().flatten().any(|word| *word == replica.port().to_string())
-    });
 
     let began = Instant::now();
     let mut node = Node::new(Lane::Whole);
@@ -66,7 +50,7 @@ fn a_promoted_replica_has_the_library_and_gives_no_more_than_the_bound_again() {
     master.kill();
 
     // Its clients are cut off when it is promoted.
-    eventually("the replica is promoted", || role(&replica).is_some_and(|info| info.contains("role:master")));
+    eventually("the replica is promoted", || role(replica).is_some_and(|info| info.contains("role:master")));
     let mut new = connect(&replica.url());
     let functions = format!("{:?}", tell::<redis::Value>(&mut new, "FUNCTION LIST"));
     assert!(functions.contains(LIBRARY), "without being loaded again");
@@ -81,9 +65,4 @@ fn a_promoted_replica_has_the_library_and_gives_no_more_than_the_bound_again() {
         + flowed(lost.as_secs_f64());
     assert!(f64::from(u32::try_from(granted).unwrap()) <= bound, "{granted} of {bound}");
     assert!(granted > 150, "the lost debits did count once more: {granted}");
-}
-
-fn role(server: &LoopbackRedis) -> Option<String> {
-    let mut connection = redis::Client::open(server.url()).ok()?.get_connection().ok()?;
-    redis::cmd("INFO").arg("replication").query(&mut connection).ok()
 }

@@ -6,3 +6,5 @@ mod cluster;
 mod cost;
 mod failover;
 mod node;
+#[allow(dead_code)] // The gateway's tests use the rest.
+mod rig;

@@ -1,11 +1,9 @@
 //! A gateway's side of the conversation, without its slots: numbers that grow, and terms of one kind.
 
-use std::time::{Duration, Instant};
-
 use limits::policy::Algorithm;
 use limits::script::{self, Call, EXCHANGE, Lane};
 use limits::wire::{Ask, Reply, Request, Verdict};
-use redis::{Cmd, Connection, FromRedisValue};
+use redis::{Cmd, Connection};
 
 pub(crate) struct Node {
     lane: Lane,
@@ -61,28 +59,5 @@ pub(crate) fn ask(key: u64) -> Ask {
         want: 0,
         refund: None,
         quota: None,
-    }
-}
-
-pub(crate) fn connect(url: &str) -> Connection {
-    redis::Client::open(url).unwrap().get_connection().unwrap()
-}
-
-/// One command, its words parted by spaces.
-pub(crate) fn tell<T: FromRedisValue>(connection: &mut Connection, words: &str) -> T {
-    let mut words = words.split(' ');
-    let mut command = redis::cmd(words.next().unwrap());
-    words.for_each(|word| {
-        command.arg(word);
-    });
-    command.query(connection).unwrap_or_else(|error| panic!("{command:?}: {error}"))
-}
-
-/// Looks again until it holds.
-pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(20));
     }
 }

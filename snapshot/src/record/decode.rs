@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Algorithm, Cors, ENDPOINTS_MAX, Endpoint, EntityKind, EntityRef, Key, OnRedisDown, Override, Period, Plan, Policy,
-    Product, Quota, REQUESTS_PER_MINUTE_MAX, RETRIES_MAX, RecordFault, Subscription, SubscriptionStatus,
+    Product, ProductCaps, Quota, REQUESTS_PER_MINUTE_MAX, RETRIES_MAX, RecordFault, Subscription, SubscriptionStatus,
     TIMEOUT_MS_MAX, Timeouts, UpstreamHttp,
 };
 use crate::key::{Environment, KeyDigest};
@@ -57,6 +57,10 @@ impl Product {
             key_in_query: wire.key_in_query,
             body_bytes_max: (wire.body_bytes_max > 0).then_some(wire.body_bytes_max),
             cors: wire.cors.as_ref().map(Cors::from),
+            caps: ProductCaps {
+                requests_in_flight_max: NonZeroU32::new(wire.requests_in_flight_max),
+                upstream_connections_max: NonZeroU32::new(wire.upstream_connections_max),
+            },
             endpoints,
             routes,
         })

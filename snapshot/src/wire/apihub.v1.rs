@@ -196,6 +196,12 @@ pub struct Product {
     /// The release could not be compiled: keep what is served, or close the product.
     #[prost(bool, tag = "13")]
     pub quarantined: bool,
+    /// What the operator allows it on each gateway, in place of the gateway's own settings. 0: those. Advisory: what an older
+    /// gateway enforces is its own.
+    #[prost(uint32, tag = "14")]
+    pub requests_in_flight_max: u32,
+    #[prost(uint32, tag = "15")]
+    pub upstream_connections_max: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Cors {
@@ -331,42 +337,49 @@ pub struct Key {
     #[prost(string, repeated, tag = "7")]
     pub scopes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// What a request did, or many alike: all that a count or a bill asks for. Names are meter ids.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UsageKind {
+    #[prost(uint64, tag = "1")]
+    pub key: u64,
+    #[prost(uint64, tag = "2")]
+    pub subscription: u64,
+    #[prost(uint64, tag = "3")]
+    pub product: u64,
+    #[prost(uint64, tag = "4")]
+    pub endpoint: u64,
+    #[prost(uint64, tag = "5")]
+    pub plan: u64,
+    /// The status, not its class: a plan's billable classes may change how it is read.
+    #[prost(uint32, tag = "6")]
+    pub status: u32,
+    #[prost(enumeration = "Verdict", tag = "7")]
+    pub verdict: i32,
+    #[prost(enumeration = "FailedBy", tag = "8")]
+    pub failed_by: i32,
+    #[prost(bool, tag = "9")]
+    pub upstream_contacted: bool,
+    #[prost(bool, tag = "10")]
+    pub test_key: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UsageEvent {
     #[prost(int64, tag = "1")]
     pub at_ms: i64,
     #[prost(bytes = "vec", tag = "2")]
     pub request_id: ::prost::alloc::vec::Vec<u8>,
-    #[prost(uint64, tag = "3")]
-    pub key: u64,
-    #[prost(uint64, tag = "4")]
-    pub subscription: u64,
-    #[prost(uint64, tag = "5")]
-    pub product: u64,
-    #[prost(uint64, tag = "6")]
-    pub endpoint: u64,
-    #[prost(uint64, tag = "7")]
-    pub plan: u64,
-    #[prost(string, tag = "8")]
+    #[prost(message, optional, tag = "3")]
+    pub kind: ::core::option::Option<UsageKind>,
+    #[prost(string, tag = "4")]
     pub method: ::prost::alloc::string::String,
-    #[prost(uint32, tag = "9")]
-    pub status: u32,
-    #[prost(enumeration = "Verdict", tag = "10")]
-    pub verdict: i32,
-    #[prost(enumeration = "FailedBy", tag = "11")]
-    pub failed_by: i32,
-    #[prost(uint64, tag = "12")]
+    #[prost(uint64, tag = "5")]
     pub request_bytes: u64,
-    #[prost(uint64, tag = "13")]
+    #[prost(uint64, tag = "6")]
     pub response_bytes: u64,
-    #[prost(uint32, tag = "14")]
+    #[prost(uint32, tag = "7")]
     pub latency_us: u32,
-    #[prost(uint32, tag = "15")]
+    #[prost(uint32, tag = "8")]
     pub upstream_latency_us: u32,
-    #[prost(bool, tag = "16")]
-    pub upstream_contacted: bool,
-    #[prost(bool, tag = "17")]
-    pub test_key: bool,
 }
 /// One stream entry. (node, epoch, sequence) names it for ever; its content never changes.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -389,42 +402,23 @@ pub struct UsageBatch {
     #[prost(bool, tag = "7")]
     pub closes_epoch: bool,
 }
-/// Events of one quarter of an hour that differ in nothing that a bill asks for.
+/// Events of one quarter of an hour and one kind.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct UsageRow {
     /// Its beginning.
     #[prost(int64, tag = "1")]
     pub quarter_hour_ms: i64,
-    #[prost(uint64, tag = "2")]
-    pub key: u64,
+    #[prost(message, optional, tag = "2")]
+    pub kind: ::core::option::Option<UsageKind>,
     #[prost(uint64, tag = "3")]
-    pub subscription: u64,
-    #[prost(uint64, tag = "4")]
-    pub product: u64,
-    #[prost(uint64, tag = "5")]
-    pub endpoint: u64,
-    #[prost(uint64, tag = "6")]
-    pub plan: u64,
-    /// The status, not its class: a plan's billable classes may change how it is read.
-    #[prost(uint32, tag = "7")]
-    pub status: u32,
-    #[prost(enumeration = "Verdict", tag = "8")]
-    pub verdict: i32,
-    #[prost(enumeration = "FailedBy", tag = "9")]
-    pub failed_by: i32,
-    #[prost(bool, tag = "10")]
-    pub upstream_contacted: bool,
-    #[prost(bool, tag = "11")]
-    pub test_key: bool,
-    #[prost(uint64, tag = "12")]
     pub count: u64,
-    #[prost(uint64, tag = "13")]
+    #[prost(uint64, tag = "4")]
     pub request_bytes: u64,
-    #[prost(uint64, tag = "14")]
+    #[prost(uint64, tag = "5")]
     pub response_bytes: u64,
-    #[prost(uint64, tag = "15")]
+    #[prost(uint64, tag = "6")]
     pub latency_us_sum: u64,
-    #[prost(uint64, tag = "16")]
+    #[prost(uint64, tag = "7")]
     pub upstream_latency_us_sum: u64,
 }
 /// What a gateway saw since its last one, about every 100 ms; best effort, never billed.

@@ -60,6 +60,13 @@ impl Role {
         eventually(&format!("{name} ends"), || async { child.borrow_mut().try_wait().unwrap() }).await
     }
 
+    /// As a supervisor does: where it has ended by itself, it is started again.
+    pub fn supervise(&mut self) {
+        if self.child.try_wait().unwrap().is_some() {
+            self.start_again();
+        }
+    }
+
     pub fn start_again(&mut self) {
         self.child = spawn(&self.name, &self.file, &self.log, &self.secrets, &[]);
     }

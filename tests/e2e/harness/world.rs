@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::fault_proxy::{FaultProxy, Target};
 use super::publisher::Publisher;
 use super::role::Role;
+use super::small_disk::SmallDisk;
 use super::upstream::Upstream;
 use super::{ports, postgres};
 
@@ -22,12 +23,21 @@ pub struct Setup {
     forgetful_redis: bool,
     tls: bool,
     redis_links: bool,
+    small_disk: bool,
+    redis_of_consumers: bool,
 }
+
+/// Of a small disk: some times what a gateway needs, as after a kill there are two epochs for a while.
+const SMALL_DISK_BYTES: u64 = 512 << 20;
 
 pub struct World {
     pub gateways: Vec<Gateway>,
     pub control_planes: Vec<ControlPlane>,
+    /// What the first gateway writes to, where the test asked for it and may mount one.
+    pub small_disk: Option<SmallDisk>,
     pub redis: PrivateRedis,
+    /// Of the control planes alone, where the test stands between them and the gateways.
+    pub redis_of_consumers: Option<PrivateRedis>,
     /// How each gateway reaches Redis, where the test wants to break that.
     pub redis_links: Vec<FaultProxy>,
     /// Only where the test asked for a Postgres of its own.
@@ -88,6 +98,18 @@ impl Setup {
         self
     }
 
+    /// The first gateway's data lies on a disk that can be filled.
+    pub fn small_disk(mut self) -> Setup {
+        self.small_disk = true;
+        self
+    }
+
+    /// Control planes and gateways have a Redis each: somebody of the test's carries usage from one to the other.
+    pub fn redis_of_consumers(mut self) -> Setup {
+        self.redis_of_consumers = true;
+        self
+    }
+
     pub async fn start(self) -> World {
         choose_tls_provider();
         let dir = tempfile::Builder::new().prefix("apihub-world-").tempdir_in("/tmp").unwrap();
@@ -108,8 +130,13 @@ impl Setup {
             format!("127.0.0.1/32:{}", upstream.closed_port),
         ];
         let addresses: Vec<_> = (0..self.gateways).map(|_| ports::free()).collect();
+        let start_other = || PrivateRedis::start(&dir.path().join("redis-of-consumers"), false).unwrap();
+        let redis_of_consumers = self.redis_of_consumers.then(start_other);
+        let redis_url = redis_of_consumers.as_ref().map_or(redis.url(), PrivateRedis::url);
+        let secrets_of_consumers = Secrets { redis_url, ..secrets.clone() };
+        let small_disk = self.small_disk.then(|| mount_small_disk(&dir.path().join("gateway-0"))).flatten();
         let control_planes: Vec<ControlPlane> = (0..self.control_planes)
-            .map(|index| start_control_plane(dir.path(), index, &secrets, &allow, addresses[0]))
+            .map(|index| start_control_plane(dir.path(), index, &secrets_of_consumers, &allow, addresses[0]))
             .collect();
         for control_plane in &control_planes {
             control_plane.role.ready().await;
@@ -132,7 +159,19 @@ impl Setup {
             gateway.role.ready().await;
         }
         let client = client();
-        World { gateways, control_planes, redis, redis_links, postgres, upstream, database_url, client, dir }
+        World {
+            gateways,
+            control_planes,
+            small_disk,
+            redis,
+            redis_of_consumers,
+            redis_links,
+            postgres,
+            upstream,
+            database_url,
+            client,
+            dir,
+        }
     }
 
     async fn links(&self, redis: &PrivateRedis) -> Vec<FaultProxy> {
@@ -162,6 +201,8 @@ impl World {
             forgetful_redis: false,
             tls: false,
             redis_links: false,
+            small_disk: false,
+            redis_of_consumers: false,
         }
     }
 
@@ -193,9 +234,18 @@ impl World {
 
     /// One row of the database, as text.
     pub async fn query(&self, sql: &str) -> Vec<Vec<Option<String>>> {
-        let (client, connection) = tokio_postgres::connect(&self.database_url, tokio_postgres::NoTls).await.unwrap();
+        self.ask(sql).await.unwrap()
+    }
+
+    /// None: the database is away.
+    pub async fn try_query(&self, sql: &str) -> Option<Vec<Vec<Option<String>>>> {
+        self.ask(sql).await.ok()
+    }
+
+    async fn ask(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>, tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.database_url, tokio_postgres::NoTls).await?;
         let connection = tokio::spawn(connection);
-        let messages = client.simple_query(sql).await.unwrap();
+        let messages = client.simple_query(sql).await?;
         drop(client);
         let _ = connection.await;
         let row = |row: &tokio_postgres::SimpleQueryRow| {
@@ -205,7 +255,7 @@ impl World {
             tokio_postgres::SimpleQueryMessage::Row(found) => Some(row(found)),
             _ => None,
         });
-        rows.collect()
+        Ok(rows.collect())
     }
 
     /// One number of the database.
@@ -298,6 +348,12 @@ fn start_gateway(
     let admin_url = format!("http://{admin}");
     let role = Role::start("gateway", path, secrets.clone(), format!("{admin_url}/readyz"));
     Gateway { role, url: format!("http://{http}"), https_url, admin_url, data_dir, name }
+}
+
+/// None: this user may not mount one; it is said why.
+fn mount_small_disk(path: &Path) -> Option<SmallDisk> {
+    let mounted = SmallDisk::mount(path, SMALL_DISK_BYTES);
+    mounted.inspect_err(|reason| eprintln!("no disk that can be filled, so no fault of a full one: {reason}")).ok()
 }
 
 fn write_certificate(dir: &Path) -> (PathBuf, PathBuf) {

@@ -72,7 +72,7 @@ use pingora_core::protocols::http::HttpTask;
 use pingora_core::protocols::http::ServerSession as HttpSession;
 use pingora_core::protocols::http::SERVER_NAME;
 use pingora_core::protocols::Stream;
-use pingora_core::protocols::{Digest, UniqueID};
+use pingora_core::protocols::{Digest, UniqueID, ALPN};
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RuntimeOpts, ShutdownWatch};
 use pingora_core::upstreams::peer::{HttpPeer, Peer};
@@ -86,6 +86,8 @@ const MAX_SHUTDOWN_NOTIFY_SHARDS: usize = 256;
 type DownstreamCustomMessageReader =
     Box<dyn futures::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
 
+mod exchange; // API-HUB patch
+mod hot; // API-HUB patch
 mod proxy_cache;
 mod proxy_common;
 mod proxy_custom;
@@ -184,6 +186,7 @@ where
 {
     inner: SV, // TODO: name it better than inner
     client_upstream: Connector<C>,
+    hot: hot::HotPool, // API-HUB patch
     shutdown: ShardedNotify,
     shutdown_flag: Arc<AtomicBool>,
     pub server_options: Option<HttpServerOptions>,
@@ -193,6 +196,14 @@ where
     pub upstream_modules: HttpModules,
     max_retries: usize,
     process_custom_session: Option<ProcessCustomSession<SV, C>>,
+}
+
+/// API-HUB patch: half of the idle connections for `hot`, half for the framework's pool, so that both together keep no more
+/// than was asked for.
+fn share_idle(mut options: ConnectorOptions) -> (ConnectorOptions, hot::HotPool) {
+    let hot = options.keepalive_pool_size / 2;
+    options.keepalive_pool_size -= hot;
+    (options, hot::HotPool::new(hot))
 }
 
 impl<SV> HttpProxy<SV, ()> {
@@ -217,9 +228,11 @@ impl<SV> HttpProxy<SV, ()> {
     /// // Use proxy.process_new_http() in your custom accept loop
     /// ```
     pub fn new(inner: SV, conf: Arc<ServerConf>) -> Self {
+        let (client_options, hot) = share_idle(ConnectorOptions::from_server_conf(&conf));
         HttpProxy {
             inner,
-            client_upstream: Connector::new(Some(ConnectorOptions::from_server_conf(&conf))),
+            client_upstream: Connector::new(Some(client_options)),
+            hot,
             shutdown: ShardedNotify::new(conf.threads),
             shutdown_flag: Arc::new(AtomicBool::new(false)),
             server_options: None,
@@ -251,11 +264,13 @@ where
     {
         let client_options =
             client_options.unwrap_or_else(|| ConnectorOptions::from_server_conf(&conf));
+        let (client_options, hot) = share_idle(client_options);
         let client_upstream = Connector::new_custom(Some(client_options), connector);
 
         HttpProxy {
             inner,
             client_upstream,
+            hot,
             shutdown: ShardedNotify::new(conf.threads),
             shutdown_flag: Arc::new(AtomicBool::new(false)),
             server_options,
@@ -412,7 +427,16 @@ where
             Err(e) => return (false, Some(e)),
         };
 
-        let client_session = self.client_upstream.get_http_session(&*peer).await;
+        // API-HUB patch: see `hot`.
+        let hot_key = (peer.options.alpn == ALPN::H1 && peer.proxy.is_none()).then(|| peer.reuse_hash());
+        let hot = hot_key.and_then(|key| self.hot.take(key, peer.address()));
+        let client_session = match hot {
+            Some(stream) => {
+                let h1 = HttpSessionV1::new_with_options(stream, &*peer);
+                Ok((ClientSession::H1(h1), true))
+            }
+            None => self.client_upstream.get_http_session(&*peer).await,
+        };
         match client_session {
             Ok((client_session, client_reused)) => {
                 let (server_reused, error) = match client_session {
@@ -421,10 +445,7 @@ where
                             .proxy_to_h1_upstream(session, &mut h1, client_reused, &peer, ctx)
                             .await;
                         if client_reuse {
-                            let session = ClientSession::H1(h1);
-                            self.client_upstream
-                                .release_http_session(session, &*peer, peer.idle_timeout())
-                                .await;
+                            self.release_h1(h1, &peer, hot_key).await;
                         }
                         (server_reused, error)
                     }
@@ -480,6 +501,24 @@ where
                 e.as_up();
                 let new_err = self.inner.fail_to_connect(session, &peer, ctx, e);
                 (false, Some(new_err.into_up()))
+            }
+        }
+    }
+
+    // API-HUB patch: see `hot`.
+    async fn release_h1(&self, mut h1: HttpSessionV1, peer: &HttpPeer, hot_key: Option<u64>) {
+        let hot = hot_key.and_then(|key| Some((key, self.hot.place(peer.idle_timeout())?)));
+        match hot {
+            Some((key, place)) => {
+                h1.respect_keepalive();
+                if let Some(stream) = h1.reuse().await {
+                    place.keep(key, peer.address().clone(), stream);
+                }
+            }
+            None => {
+                self.client_upstream
+                    .release_http_session(ClientSession::H1(h1), peer, peer.idle_timeout())
+                    .await;
             }
         }
     }

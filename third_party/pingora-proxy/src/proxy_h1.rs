@@ -45,7 +45,18 @@ where
 
         // phase 2 send to upstream
 
-        let mut req = session.req_header().clone();
+        // API-HUB patch: see `keeps_header_case`. A target that the URI does not hold as it was sent is cloned with the rest.
+        let head = session.req_header();
+        let mut req = if self.inner.keeps_header_case() {
+            head.clone()
+        } else {
+            let plain = RequestHeader::from(head.as_owned_parts());
+            if plain.raw_path() == head.raw_path() {
+                plain
+            } else {
+                head.clone()
+            }
+        };
         let authority_policy = AuthorityPolicy::from(session.downstream_session.is_custom());
         let downstream_had_host = req.headers.contains_key(http::header::HOST);
         req.set_version(Version::HTTP_11);
@@ -139,10 +150,20 @@ where
             Err(e) => return (false, false, Some(e)),
         };
 
+        session.as_mut().enable_retry_buffering();
+
+        // API-HUB patch: see `exchange`.
+        if Self::is_without_body(session, client_session) {
+            return match self.exchange_without_body(session, client_session, ctx).await {
+                Ok((downstream_can_reuse, upstream_can_reuse)) => {
+                    (downstream_can_reuse, upstream_can_reuse, None)
+                }
+                Err(e) => (false, false, Some(e)),
+            };
+        }
+
         let (tx_upstream, rx_upstream) = mpsc::channel::<HttpTask>(TASK_BUFFER_SIZE);
         let (tx_downstream, rx_downstream) = mpsc::channel::<HttpTask>(TASK_BUFFER_SIZE);
-
-        session.as_mut().enable_retry_buffering();
 
         // Shared signal so the upstream half can distinguish an expected task-pipe
         // closure (the downstream half finished and dropped rx) from an unexpected one.
@@ -400,6 +421,31 @@ where
             }
         }
 
+        self.send_upstream_tasks(
+            session,
+            ctx,
+            tasks,
+            serve_from_cache,
+            range_body_filter,
+            response_state,
+        )
+        .await
+    }
+
+    // API-HUB patch: the second half of `process_upstream_tasks`, unchanged, so that `exchange` can call it.
+    pub(crate) async fn send_upstream_tasks(
+        &self,
+        session: &mut Session,
+        ctx: &mut SV::CTX,
+        tasks: Vec<HttpTask>,
+        serve_from_cache: &mut ServeFromCache,
+        range_body_filter: &mut proxy_cache::range_filter::RangeBodyFilter,
+        response_state: &mut ResponseStateMachine,
+    ) -> Result<Option<bool>>
+    where
+        SV: ProxyHttp + Send + Sync,
+        SV::CTX: Send + Sync,
+    {
         /* run filters before sending to downstream */
         let mut filtered_tasks = Vec::with_capacity(TASK_BUFFER_SIZE);
         for mut t in tasks {

@@ -543,6 +543,12 @@ pub trait ProxyHttp {
     ) {
     }
 
+    /// API-HUB patch: whether an HTTP/1 upstream gets header names as the client spelled them. Where not, the copy of the head
+    /// that is made for the upstream leaves out the second map, which holds the spellings.
+    fn keeps_header_case(&self) -> bool {
+        true
+    }
+
     /// A value of true means that the log message will be suppressed. The default value is false.
     ///
     /// See also: [`Self::suppress_proxy_warn_log`].

@@ -54,7 +54,24 @@ async fn redis_away_is_degraded_and_still_ready() {
     let app = App::start_with("[usage]\nplain_redis_url = \"redis://127.0.0.1:1\"\n").await;
     let ready = app.nobody().get("/readyz").await.expect(StatusCode::OK);
     assert_eq!(ready.json["usage"]["state"], "degraded");
+    assert_eq!(ready.json["limits"]["state"], "degraded", "it is the same one");
     assert_eq!(app.nobody().get("/healthz").await.json["status"], "degraded");
+}
+
+#[tokio::test]
+async fn the_redis_of_limits_is_told_apart_from_that_of_usage() {
+    let dir = tempfile::Builder::new().prefix("rd").tempdir_in("/tmp").unwrap();
+    let redis = servers::PrivateRedis::start(dir.path(), false).unwrap();
+    let usage = format!("[usage]\nplain_redis_url = \"{}\"\n", redis.url());
+    let app = App::start_with(&format!("{usage}[limits]\nredis_urls = [\"redis://127.0.0.1:1\"]\n")).await;
+    let health = app.nobody().get("/healthz").await.json;
+    assert_eq!(health["status"], "degraded", "{health}");
+    assert_eq!(
+        (&health["parts"]["usage"]["state"], &health["parts"]["limits"]["state"]),
+        (&"up".into(), &"degraded".into())
+    );
+    let app = App::start_with(&usage).await;
+    assert_eq!(app.nobody().get("/healthz").await.json["parts"]["limits"]["state"], "up");
 }
 
 #[tokio::test]

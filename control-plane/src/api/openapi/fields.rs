@@ -11,7 +11,9 @@ use snapshot::record::{REQUESTS_PER_MINUTE_MAX, RETRIES_MAX, TIMEOUT_MS_MAX};
 use crate::api::page::CURSOR_PATTERN;
 use crate::domain::endpoint::CONNECT_TIMEOUT_MS_MAX;
 use crate::domain::plan::{INCLUDED_REQUESTS_MAX, TRIAL_DAYS_MAX};
-use crate::domain::product::{BODY_BYTES_MAX, CORS_ITEM_CHARS_MAX, CORS_MAX_AGE_S};
+use crate::domain::product::{
+    BODY_BYTES_MAX, CORS_ITEM_CHARS_MAX, CORS_MAX_AGE_S, REQUESTS_IN_FLIGHT_CEILING, UPSTREAM_CONNECTIONS_CEILING,
+};
 use crate::domain::text::{DESCRIPTION_CHARS_MAX, NOTE_CHARS_MAX};
 use crate::passwords::{PASSWORD_CHARS_MAX, PASSWORD_CHARS_MIN};
 use crate::store::fleet::FLEET_SIZE_MAX;
@@ -89,6 +91,8 @@ fn rule_of_field(name: &str) -> Rule {
         "trial_days" => range(0, u64::from(TRIAL_DAYS_MAX)),
         "included_requests" => range(0, INCLUDED_REQUESTS_MAX),
         "body_bytes_max" => range(0, BODY_BYTES_MAX),
+        "requests_in_flight_max" => range(1, u64::from(REQUESTS_IN_FLIGHT_CEILING)),
+        "upstream_connections_max" => range(1, u64::from(UPSTREAM_CONNECTIONS_CEILING)),
         _ => form(NO_NUL),
     }
 }

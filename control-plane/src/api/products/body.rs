@@ -85,6 +85,9 @@ pub struct Product {
     pub key_in_query: bool,
     pub body_bytes_max: i64,
     pub cors: Option<Cors>,
+    /// What an operator lets it hold of each gateway; null leaves each gateway's settings.
+    pub requests_in_flight_max: Option<i32>,
+    pub upstream_connections_max: Option<i32>,
     /// The proved hosts of its own.
     pub hosts: Vec<String>,
     /// Number of the release that gateways serve.
@@ -146,6 +149,8 @@ impl From<ProductRow> for Product {
             key_in_query: row.key_in_query,
             body_bytes_max: row.body_bytes_max,
             cors: row.cors,
+            requests_in_flight_max: row.caps.requests_in_flight_max,
+            upstream_connections_max: row.caps.upstream_connections_max,
             hosts: row.hosts,
             live_release: row.live_release_number,
             quarantine_reason: row.quarantine_reason,

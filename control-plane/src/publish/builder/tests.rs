@@ -106,6 +106,12 @@ async fn what_is_served_follows_the_rows_without_a_release() {
         Some(wire::Period { id: 202_612, ends_at_ms: december + 31 * 86_400_000, included_requests: None })
     );
 
+    let caps = "UPDATE api_products SET requests_in_flight_max = 7 WHERE id = $1";
+    rows.change("product", shop, caps).await;
+    advance(&rows, &mut builder).await;
+    let served = product(&book, shop).unwrap();
+    assert_eq!((served.requests_in_flight_max, served.upstream_connections_max), (7, 0));
+
     rows.change("organization", publisher, "UPDATE organizations SET slug = 'apex' WHERE id = $1").await;
     rows.change("organization", consumer, "UPDATE organizations SET slug = 'client' WHERE id = $1").await;
     advance(&rows, &mut builder).await;

@@ -1,164 +1,13 @@
 //! Gateways that share one real Redis: the bound across them, and what happens when Redis is away, back, or has forgotten.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use limits::script;
-use limits_redis::{LimitsRedis, RedisKind};
-use servers::{PrivateRedis, Signal, send};
-use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use servers::{Signal, send};
 use tokio::time::sleep;
 
+use super::nodes::{Node, PREFIX, Redis, eventually, peak, saturate};
 use super::*;
-use crate::metrics::Metrics;
-use crate::metrics::labels::{LimitOutcome, WaitResult};
-
-/// How long anything here may take before it counts as never.
-const PATIENCE: Duration = Duration::from_secs(20);
-const PREFIX: &str = "test";
-
-struct Redis {
-    server: PrivateRedis,
-    _directory: TempDir,
-}
-
-impl Redis {
-    fn start() -> Redis {
-        let directory = tempfile::tempdir().unwrap();
-        Redis { server: PrivateRedis::start(directory.path(), false).unwrap(), _directory: directory }
-    }
-
-    async fn ask<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> T {
-        let client = redis::Client::open(self.server.url()).unwrap();
-        command.query_async(&mut client.get_multiplexed_async_connection().await.unwrap()).await.unwrap()
-    }
-
-    async fn seed(&self, key: u64, period: u32, used: u64) {
-        let call = script::seed(PREFIX, key, period, used);
-        let mut command = redis::cmd("FCALL");
-        command.arg(script::SEED).arg(call.keys.len()).arg(&call.keys).arg(&call.argument);
-        let _seeded: u64 = self.ask(&command).await;
-    }
-}
-
-/// One gateway's limits.
-struct Node {
-    limiter: Arc<Limiter>,
-    metrics: Arc<Metrics>,
-    _stop: watch::Sender<bool>,
-    driver: JoinHandle<()>,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.driver.abort();
-    }
-}
-
-impl Node {
-    /// Ready when Redis has admitted it: then a fresh key is decided at once.
-    async fn start(redis: &Redis) -> Node {
-        let metrics = Arc::new(Metrics::new("test").unwrap());
-        let urls = vec![::settings::Secret::new(redis.server.url())];
-        let settings = LimitsRedis { urls, kind: RedisKind::Single, ca_file: None, prefix: PREFIX.to_owned() };
-        let (limiter, driver) = Limiter::start(Some(settings), metrics.clone());
-        let (stop, stopped) = watch::channel(false);
-        let node = Node { limiter, metrics, _stop: stop, driver: tokio::spawn(driver.run(stopped)) };
-        let warm = terms(9_998, bucket(60_000, 60_000));
-        eventually("Redis admits the node", || async { node.ask(&warm).await.ok() }).await;
-        node
-    }
-
-    async fn ask(&self, terms: &Terms) -> Result<LimitAnswers, LimitRefusal> {
-        match self.limiter.check(terms, Now::read()) {
-            Checked::Admitted(answers) => Ok(answers),
-            Checked::Refused(refusal) => Err(refusal),
-            Checked::Unknown(pending, _) => pending.settle(&self.metrics).await,
-        }
-    }
-
-    async fn admitted_of(&self, terms: &Terms, tries: usize) -> usize {
-        let mut admitted = 0;
-        for _ in 0..tries {
-            admitted += usize::from(self.ask(terms).await.is_ok());
-        }
-        admitted
-    }
-
-    async fn is_down(&self) {
-        let down = || async { (self.metrics.limits.lanes_down.get() == 1).then_some(()) };
-        eventually("the node notices that Redis is away", down).await;
-    }
-
-    async fn is_up(&self) {
-        let up = || async { (self.metrics.limits.lanes_down.get() == 0).then_some(()) };
-        eventually("the node notices that Redis is back", up).await;
-    }
-
-    fn decided(&self, outcome: LimitOutcome, answers: &Result<LimitAnswers, LimitRefusal>) -> bool {
-        let answers = answers.as_ref().unwrap_or_else(|refusal| &refusal.answers);
-        answers.outcome == Some(outcome)
-    }
-}
-
-async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "never happened: {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Asks at every node about once a millisecond, for so long. When requests were admitted, in microseconds.
-async fn saturate(nodes: &[Node], terms: &Terms, time: Duration) -> Vec<u64> {
-    let each = nodes.iter().map(|node| async move {
-        let (began, mut admitted) = (Instant::now(), Vec::new());
-        while began.elapsed() < time {
-            if node.ask(terms).await.is_ok() {
-                admitted.push(Now::read().mono_us);
-            }
-            sleep(Duration::from_millis(1)).await;
-        }
-        admitted
-    });
-    let mut all: Vec<u64> = futures_of(each).await.concat();
-    all.sort_unstable();
-    all
-}
-
-async fn futures_of<T>(each: impl Iterator<Item = impl Future<Output = T>>) -> Vec<T> {
-    let mut waiting: Vec<_> = each.map(Box::pin).collect();
-    let mut done: Vec<Option<T>> = waiting.iter().map(|_| None).collect();
-    std::future::poll_fn(|context| {
-        for (future, done) in waiting.iter_mut().zip(&mut done) {
-            if done.is_none()
-                && let std::task::Poll::Ready(value) = future.as_mut().poll(context)
-            {
-                *done = Some(value);
-            }
-        }
-        if done.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    done.into_iter().flatten().collect()
-}
-
-/// The largest A(t) − r·t over all intervals, in tokens, rounded up.
-fn peak(times_us: &[u64], per_minute: u64) -> u64 {
-    let (mut fullest, mut level, mut last) = (0u64, 0u64, times_us.first().copied().unwrap_or(0));
-    for time in times_us {
-        level = level.saturating_sub((time - last) * per_minute);
-        level += 60_000_000;
-        last = *time;
-        fullest = fullest.max(level);
-    }
-    fullest.div_ceil(60_000_000)
-}
+use crate::metrics::labels::{LimitAlgorithm, LimitOutcome, WaitResult};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_together_hold_the_bound_of_one_bucket_and_use_it() {
@@ -350,4 +199,51 @@ async fn figures_of_an_answer_are_those_of_the_fleet() {
     })
     .await;
     assert_eq!(nodes[0].limiter.peek(&super::terms(22, bucket(6, 100)), Now::read()).rate.remaining, 100);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_ends_gives_back_what_it_holds_and_tells_what_it_owes() {
+    let redis = Redis::start();
+    let (mut leaving, staying) = (Node::start(&redis).await, Node::start(&redis).await);
+    // One a minute: nothing to speak of flows in.
+    let terms = terms(14, bucket(1, 1_000)).fleet(2);
+    let mut admitted = 0;
+    for _ in 0..6 {
+        admitted += leaving.admitted_of(&terms, 40).await;
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(admitted > 200, "{admitted}");
+    leaving.leave().await;
+    assert!(staying.ask(&terms).await.is_ok());
+    let left = u64::try_from(1_000 - admitted - 1).unwrap();
+    eventually("all that was not used is there, and no more", || async {
+        let remaining = staying.limiter.peek(&terms, Now::read()).rate.remaining;
+        (left..=left + 1).contains(&remaining).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_spent_beyond_a_bucket_is_seen_and_counted_once() {
+    let redis = Redis::start();
+    let nodes = [Node::start(&redis).await, Node::start(&redis).await, Node::start(&redis).await];
+    // One token of overdraft for each of three.
+    let terms = terms(14, bucket(6, 6)).fleet(3);
+    nodes[0].admitted_of(&terms, 20).await;
+    eventually("the bucket is known to be empty", || async {
+        let answer = nodes[0].ask(&terms).await;
+        nodes[0].decided(LimitOutcome::OverRate, &answer).then_some(())
+    })
+    .await;
+    // Two that have heard nothing of it.
+    for node in &nodes[1..] {
+        let answer = node.ask(&terms).await;
+        assert!(node.decided(LimitOutcome::Overdraft, &answer), "{answer:?}");
+    }
+    let seen = || {
+        let each = nodes.iter().map(|node| node.metrics.limits.overshoot_so_far(LimitAlgorithm::TokenBucket));
+        each.fold((0, 0), |(tokens, beyond), one| (tokens + one.0, beyond + one.1))
+    };
+    eventually("their debts are told", || async { (seen().0 == 2).then_some(()) }).await;
+    assert_eq!(seen(), (2, 0), "within N·e, so nothing beyond the bound");
 }

@@ -92,6 +92,51 @@ fn a_slot_stays_small_because_there_is_one_for_every_active_subscription() {
     assert!(size_of::<Entry>() <= 224, "{} bytes", size_of::<Entry>());
 }
 
+/// The least of many rounds, each of so many steps, in nanoseconds a step. A step gets a number that nobody can foresee and says
+/// another one, so that steps cannot overlap.
+fn least_ns(rounds: u32, steps: u32, mut step: impl FnMut(u64) -> u64) -> f64 {
+    let mut dice = 1u64;
+    let round = |_| {
+        let began = std::time::Instant::now();
+        for _ in 0..steps {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            dice ^= step(dice >> 33);
+        }
+        began.elapsed().as_nanos() as f64 / f64::from(steps)
+    };
+    (0..rounds).map(round).fold(f64::INFINITY, f64::min)
+}
+
+/// `cargo test --release -p apihub-gateway --lib -- --ignored --nocapture cost_of_a_look_up`: beside what this machine needs to read
+/// one line of memory at random, in the same run.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_look_up() {
+    for keys in [1_000u64, 1_000_000] {
+        let (fleet, mut lanes) = Fleet::new(false);
+        let mut redis = limits::central::Group::new();
+        converse(&lanes.try_recv().unwrap(), &mut redis, START);
+        // So large an overdraft that nothing has to be asked for.
+        let policy = bucket(50_000_000, 50_000_000);
+        let all: Vec<Terms> = (0..keys).map(|key| terms(key * 2, policy)).collect();
+        let admitted = |terms: &Terms| matches!(fleet.check(terms, START), Checked::Admitted(_));
+        assert!(all.iter().all(admitted));
+        let lines: Vec<[u64; 8]> = vec![[0; 8]; usize::try_from(keys).unwrap()];
+        let nth = |dice: u64| usize::try_from(dice % keys).unwrap();
+        let line = least_ns(20, 200_000, |dice| std::hint::black_box(&lines)[nth(dice)][0]);
+        let decide = least_ns(20, 200_000, |dice| u64::from(!admitted(&terms(dice % keys * 2, policy))));
+        // Asked for a second time at once: all its lines are at hand.
+        let both = least_ns(20, 200_000, |dice| {
+            let terms = terms(dice % keys * 2, policy);
+            u64::from(!(admitted(&terms) && admitted(&terms)))
+        });
+        let at_hand = both - decide;
+        println!(
+            "{keys} keys: a decision {decide:.0} ns, with its lines at hand {at_hand:.0} ns; a line of memory {line:.0} ns"
+        );
+    }
+}
+
 /// `cargo test -p apihub-gateway --lib -- --ignored --nocapture cost_of`: figures, not a proof; see docs/OPERATIONS.md.
 #[test]
 #[ignore = "a measurement"]

@@ -42,7 +42,8 @@ impl Spool {
                 fs::remove_file(path)?;
                 continue;
             }
-            spool.segments.push_back(Segment::existing(number, File::open(path)?, last)?);
+            let file = File::options().read(true).write(true).open(path)?;
+            spool.segments.push_back(Segment::existing(number, file, last)?);
         }
         if spool.segments.is_empty() {
             return Ok(None);

@@ -1,6 +1,6 @@
 //! One file of a spool: made with room of its own, appended to frame by frame. Refuses to leave half a frame behind.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -50,6 +50,7 @@ impl Segment {
 
     /// One that is there already and is not appended to.
     pub(super) fn existing(number: u32, file: File, last: Option<u64>) -> io::Result<Segment> {
+        give_back_room(&file);
         let metadata = file.metadata()?;
         let modified = metadata.modified()?;
         Ok(Segment { number, file: Arc::new(file), bytes: metadata.len(), last, modified, opened: None })
@@ -58,6 +59,12 @@ impl Segment {
     /// It was made ahead, and is used from now on.
     pub(super) fn opened(self) -> Segment {
         Segment { opened: Some(Instant::now()), ..self }
+    }
+
+    /// Nothing more comes.
+    pub(super) fn close(&mut self) {
+        self.opened = None;
+        give_back_room(&self.file);
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -92,6 +99,16 @@ impl Segment {
     pub(super) fn remove(&self, dir: &Path) -> io::Result<()> {
         fs::remove_file(path(dir, self.number))
     }
+}
+
+/// What was reserved behind the file's end: else a day of short files takes many times what they hold. Its age stays what it was.
+fn give_back_room(file: &File) {
+    let give_back = |metadata: Metadata| {
+        file.set_len(metadata.len())?;
+        file.set_modified(metadata.modified()?)
+    };
+    // Where it fails, only room is lost, or it is kept longer.
+    drop(file.metadata().and_then(give_back));
 }
 
 pub(super) fn path(dir: &Path, number: u32) -> PathBuf {

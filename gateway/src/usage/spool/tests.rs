@@ -122,11 +122,11 @@ fn sums(batches: &[UsageBatch]) -> BTreeMap<Key, [u64; 5]> {
     let of_event = |event: &UsageEvent| {
         let latencies = [event.latency_us, event.upstream_latency_us].map(u64::from);
         let sums = [1, event.request_bytes, event.response_bytes, latencies[0], latencies[1]];
-        ((event.at_ms.div_euclid(900_000) * 900_000, event.key, event.status), sums)
+        ((event.at_ms.div_euclid(900_000) * 900_000, event.kind.unwrap().key, event.kind.unwrap().status), sums)
     };
     let of_row = |row: &UsageRow| {
         let sums = [row.count, row.request_bytes, row.response_bytes, row.latency_us_sum, row.upstream_latency_us_sum];
-        ((row.quarter_hour_ms, row.key, row.status), sums)
+        ((row.quarter_hour_ms, row.kind.unwrap().key, row.kind.unwrap().status), sums)
     };
     let mut all = BTreeMap::<Key, [u64; 5]>::new();
     for batch in batches {
@@ -283,6 +283,24 @@ fn what_the_database_has_is_let_go_of_when_it_is_in_the_way_and_nothing_else() {
 }
 
 #[test]
+fn what_the_database_has_for_a_day_is_let_go_of_and_nothing_else() {
+    let mut house = House::new(ROOM);
+    house.append(2).unwrap();
+    house.append_pending(&Pending::default(), true).unwrap();
+    let file = std::fs::File::options().write(true).open(house.files().remove(0)).unwrap();
+    file.set_modified(SystemTime::now() - KEEP - Duration::from_secs(60)).unwrap();
+    // Looked at twice: that does not make it younger.
+    drop(house.recovered());
+    let (mut spool, _) = house.recovered();
+    assert!(spool.free(), "the database has nothing of it");
+    spool.acknowledge(0, Instant::now());
+    assert!(spool.free(), "the database has a part of it");
+    spool.acknowledge(1, Instant::now());
+    assert!(!spool.free());
+    assert_eq!(house.files(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn a_closed_epoch_of_which_everything_is_acknowledged_leaves_nothing() {
     let mut house = House::new(64 << 20);
     house.append(1).unwrap();
@@ -381,6 +399,18 @@ fn a_full_spool_takes_sums_when_it_takes_no_events_and_then_says_no_and_changes_
     assert_eq!((house.spool.bytes(), house.spool.next_sequence()), (bytes, sequence));
     house.spool.set_bytes_elsewhere(0);
     house.append_pending(&full, false).unwrap();
+}
+
+#[test]
+fn a_file_that_nothing_is_appended_to_any_more_takes_no_more_room_than_it_holds() {
+    let mut house = House::new(ROOM);
+    house.append(3).unwrap();
+    let file = house.files().remove(0);
+    let room = || std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(&file).unwrap()) * 512;
+    assert!(room() >= segment::SEGMENT_BYTES, "what is appended to has its room");
+    let found = all(&mut house.recovered().0);
+    assert!(room() < segment::SEGMENT_BYTES / 8, "{} bytes are taken", room());
+    assert_eq!(found.len(), 1);
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl ProxyHttp for Bare {
     }
 }
 
-/// `bare_pingora LISTEN UPSTREAM [headers]`
+/// `bare-pingora LISTEN UPSTREAM [headers]`
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: 1024, ..ServerConf::default() };

@@ -1,0 +1,255 @@
+"""What the load tools share: programs, processes pinned to cores, load, and what a process took. The proxy has the first core; load
+and upstreams have the second, so that what is measured is the proxy alone."""
+import contextlib, json, os, pathlib, re, signal, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.request
+
+import peers
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+PROXY_CORE, LOAD_CORE = "0", "1"
+
+
+class Stage:
+    """Programs of one profile, a folder of one's own, and processes that end with it. Another build of either program can be given."""
+
+    def __init__(self, profile, gateway=None, bare=None):
+        self.profile, self.running, self.silent = profile, [], []
+        self.gateway_program, self.bare_program = gateway, bare
+
+    def build(self):
+        build = ["cargo", "build", "--profile", self.profile, "--locked"]
+        subprocess.run([*build, "--bin", "apihub", "--example", "make_snapshot"], cwd=ROOT, check=True)
+        # A workspace of its own: the published framework, not the patched copy that the gateway has.
+        subprocess.run([*build, "--target-dir", TARGET / "bare"], cwd=ROOT / "benches/load/bare", check=True)
+
+    def __enter__(self):
+        self.build()
+        folder = "debug" if self.profile == "dev" else self.profile
+        self.programs = TARGET / folder
+        self.gateway_program = self.gateway_program or self.programs / "apihub"
+        self.bare_program = self.bare_program or TARGET / "bare" / folder / "bare-pingora"
+        self.temporary = tempfile.TemporaryDirectory(prefix="apihub-bench-")
+        self.folder = pathlib.Path(self.temporary.name)
+        return self
+
+    def __exit__(self, *_):
+        for process in self.running:
+            process.terminate()
+        for process in self.running:
+            process.wait()
+        self.temporary.cleanup()
+
+    def start(self, command, core=PROXY_CORE):
+        process = subprocess.Popen(["taskset", "-c", core, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.running.append(process)
+        return process
+
+    def end(self, process):
+        process.terminate()
+        process.wait()
+        self.running.remove(process)
+
+    def file(self, name, text):
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def nginx(self, name, text, core=PROXY_CORE):
+        return self.start(["nginx", "-p", self.folder, "-c", self.file(f"{name}.conf", text), "-g", "daemon off;"], core)
+
+    def upstream(self):
+        port = free_port()
+        self.nginx("upstream", peers.upstream(port, self.folder), LOAD_CORE)
+        return port
+
+    def bare(self, upstream, *more):
+        port = free_port()
+        command = [self.bare_program, f"127.0.0.1:{port}", f"127.0.0.1:{upstream}", *more]
+        return command, f"http://127.0.0.1:{port}"
+
+    def gateway(self, upstream, keys=10_000, endpoints=1, silent=None, more=""):
+        """Its command, its address, and what `make_snapshot` told: path and keys by what they open."""
+        port, admin = free_port(), free_port()
+        data = self.folder / f"data-{port}"
+        command = [self.programs / "examples" / "make_snapshot", data, keys, f"http://127.0.0.1:{upstream}", endpoints,
+                   f"http://127.0.0.1:{silent or upstream}"]
+        made = json.loads(subprocess.run([str(word) for word in command], check=True, capture_output=True, text=True).stdout)
+        conf = self.file(f"gateway-{port}.toml", peers.gateway(data, port, admin, upstream, more))
+        return [self.gateway_program, "gateway", "--config", conf], f"http://127.0.0.1:{port}", Made(made)
+
+    def silent_upstream(self):
+        """Takes every connection and answers none."""
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(4096)
+
+        def hold():
+            with contextlib.suppress(OSError):
+                while True:
+                    self.silent.append(listener.accept()[0])
+
+        threading.Thread(target=hold, daemon=True).start()
+        return listener.getsockname()[1]
+
+
+class Made:
+    def __init__(self, told):
+        self.path, keys = told["path"], told["keys_by_what_they_open"]
+        self.keys, self.limited = keys["keys"], keys["limited_keys"][0]
+        self.unknown = keys["unknown_keys"][0]
+        self.neighbour, self.limited_neighbour = keys["neighbour_keys"][0], keys["limited_neighbour_keys"][0]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def processes(pid):
+    """A process and its children."""
+    found = [pid]
+    for status in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(status.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(status.parent.name))
+    return found
+
+
+def cpu_seconds(pid):
+    ticks = 0
+    for each in processes(pid):
+        fields = pathlib.Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def resident_bytes(pid):
+    text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Rss:\s+(\d+) kB", text, re.M)[1]) * 1024
+
+
+def ask(url, key):
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
+    try:
+        return urllib.request.urlopen(request, timeout=2).status
+    except urllib.error.HTTPError as answer:
+        return answer.code
+
+
+def wait_for(url, key, status=200, seconds=300):
+    deadline = time.time() + seconds
+    while time.time() < deadline:
+        with contextlib.suppress(OSError):
+            if ask(url, key) == status:
+                return
+        time.sleep(0.1)
+    sys.exit(f"{url} never answered {status}")
+
+
+def sender(folder, keys, name="keys"):
+    """wrk sends each request with another key, and counts every status."""
+    path = folder / f"{name}.lua"
+    listed = ",".join(f'"{key}"' for key in keys)
+    path.write_text("""local keys, at, threads = {%s}, 0, {}
+setup = function(thread) table.insert(threads, thread) end
+init = function() seen = "" counts = {} end
+request = function()
+  at = at %% #keys + 1
+  return wrk.format('GET', nil, { Authorization = 'Bearer ' .. keys[at] })
+end
+response = function(status)
+  if not counts[status] then counts[status] = true; seen = seen .. status .. ' ' end
+end
+done = function() for _, thread in ipairs(threads) do print('statuses: ' .. thread:get('seen')) end end
+""" % listed)
+    return path
+
+
+def load(url, script, seconds, status=200, connections=32):
+    """As much as goes through. Requests done, and the median latency in microseconds. Every answer must have the status."""
+    out = subprocess.run(["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency",
+                          "-s", str(script), url], check=True, capture_output=True, text=True).stdout
+    if re.search(r"statuses: (.*)", out)[1].split() != [str(status)] or "Socket errors" in out:
+        sys.exit(f"{url}: not every answer was a {status}\n{out}")
+    p50 = re.search(r"50%\s+([\d.]+)(us|ms|s)", out)
+    return int(re.search(r"(\d+) requests in", out)[1]), float(p50[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[p50[2]]
+
+
+def paced(folder, url, key, rate, seconds, connections=20, body=None):
+    """A constant rate, whatever the answers take. Latencies in microseconds, sorted, of the answers with each status."""
+    log = folder / f"paced-{time.monotonic_ns()}.tsv"
+    command = ["taskset", "-c", LOAD_CORE, "h2load", "--h1", "-t1", f"-c{connections}", f"--rps={rate / connections}", f"-D{seconds}",
+               "--warm-up-time=0", f"--log-file={log}", "-H", f"authorization: Bearer {key}", *(["-d", str(body)] if body else []), url]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    found = {}
+    for line in log.read_text().splitlines():
+        _, status, took = line.split("\t")[:3]
+        found.setdefault(int(status), []).append(int(took))
+    log.unlink()
+    return {status: sorted(times) for status, times in found.items()}
+
+
+class Counter:
+    """A program under callgrind. It counts from the moment it is ready, so the size of what it loads costs little."""
+
+    def __init__(self, stage, command, url, key, name):
+        self.out = stage.folder / f"callgrind.{name}"
+        self.process = subprocess.Popen(["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={self.out}",
+                                         *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.dumps = 0
+        wait_for(url, key)
+        self.control("-i", "on")
+
+    def control(self, *words):
+        subprocess.run(["callgrind_control", *words, str(self.process.pid)], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+
+    def dump(self):
+        """User instructions since the last dump."""
+        self.control("--dump")
+        self.dumps += 1
+        path = pathlib.Path(f"{self.out}.{self.dumps}")
+        deadline = time.time() + 60
+        while time.time() < deadline:
+            if path.exists() and (total := re.search(r"^(?:totals|summary): (\d+)", path.read_text(), re.M)):
+                return int(total[1])
+            time.sleep(0.1)
+        sys.exit(f"callgrind wrote no {path}")
+
+    def a_request(self, url, key, status=200, count=2000):
+        """User instructions of one request, the loops of an idle program taken off."""
+        ask_again(url, key, status, 500)
+        self.dump()
+        ask_again(url, key, status, count)
+        return self.dump() / count
+
+    def end(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait()
+
+
+def ask_again(url, key, status, count):
+    """On one connection."""
+    host, port = url.split("/")[2].split(":")
+    path = "/" + url.split("/", 3)[3]
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+    with socket.create_connection((host, int(port))) as connection:
+        reader = connection.makefile("rb")
+        for _ in range(count):
+            connection.sendall(request)
+            line, length = reader.readline(), 0
+            assert f" {status} ".encode() in line, line
+            while (line := reader.readline()) != b"\r\n":
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            reader.read(length)
+
+
+def median_ratio(of, to):
+    """The median of ratios taken round by round."""
+    return statistics.median(mine / other for mine, other in zip(of, to))
+
+
+def median(values):
+    return statistics.median(values)

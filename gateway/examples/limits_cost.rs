@@ -1,0 +1,106 @@
+//! What limits across a fleet cost a gateway: so many requests a second over so many keys are asked of a limiter on a real Redis, or
+//! are not. Run under callgrind by `benches/load/limits`, which counts instructions; at the paces here its slowness does not matter.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)] // A program for benchmarks alone.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gateway::clock::Now;
+use gateway::limiter::{Checked, Limiter, Terms};
+use gateway::metrics::Metrics;
+use limits_redis::{LimitsRedis, RedisKind};
+use servers::PrivateRedis;
+use settings::Secret;
+use snapshot::record::{Algorithm, OnRedisDown, Policy};
+use tokio::sync::watch;
+
+/// How often requests come in a bunch.
+const STEP: Duration = Duration::from_millis(1);
+/// Of the keys' order.
+const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
+
+struct Options {
+    /// Whether the limiter is asked at all.
+    on: bool,
+    per_second: u64,
+    seconds: u64,
+    keys: u64,
+    /// Requests a minute and burst of each key's plan.
+    per_minute: u32,
+    burst: u32,
+    gateways: u32,
+}
+
+/// `limits_cost on|off REQUESTS_A_SECOND SECONDS KEYS PER_MINUTE BURST GATEWAYS`
+fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    let number = |at: usize| words[at].parse::<u64>().unwrap();
+    let small = |at: usize| u32::try_from(number(at)).unwrap();
+    let options = Options {
+        on: words[1] == "on",
+        per_second: number(2),
+        seconds: number(3),
+        keys: number(4),
+        per_minute: small(5),
+        burst: small(6),
+        gateways: small(7),
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let redis = PrivateRedis::start(directory.path(), false).unwrap();
+    let metrics = Arc::new(Metrics::new("bench").unwrap());
+    let urls = vec![Secret::new(redis.url())];
+    let settings = LimitsRedis { urls, kind: RedisKind::Single, ca_file: None, prefix: "rl".to_owned() };
+    let (limiter, driver) = Limiter::start(Some(settings), Arc::clone(&metrics));
+    let (stop, stopped) = watch::channel(false);
+    // As in the gateway: a thread and a runtime of its own.
+    let driving = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(driver.run(stopped));
+    });
+    let (asked, unknown) = ask(&options, &limiter);
+    let operations = metrics.limits.redis_operations_total.get();
+    let batches = metrics.limits.redis_batches_total.get();
+    println!("{{\"asked\": {asked}, \"unknown\": {unknown}, \"operations\": {operations}, \"batches\": {batches}}}");
+    // What a graceful end costs is not a request's.
+    std::mem::forget((stop, driving));
+    drop(redis);
+    std::process::exit(0);
+}
+
+/// Requests that were made, and how many of them only Redis could have decided.
+fn ask(options: &Options, limiter: &Limiter) -> (u64, u64) {
+    let mut terms: Vec<Terms> = (1..=options.keys).map(|meter_id| terms(options, meter_id)).collect();
+    // Ready when Redis has admitted the process.
+    std::thread::sleep(Duration::from_secs(1));
+    let (began, mut asked, mut unknown, mut dice) = (Instant::now(), 0, 0, SEED);
+    let all = options.per_second * options.seconds;
+    while asked < all {
+        let due = began.elapsed().as_micros() * u128::from(options.per_second) / 1_000_000;
+        while asked < all && u128::from(asked) < due {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let nth = usize::try_from((dice >> 33) % options.keys).unwrap();
+            if options.on {
+                let checked = limiter.check(std::hint::black_box(&terms[nth]), Now::read());
+                unknown += u64::from(matches!(checked, Checked::Unknown(..)));
+            } else {
+                std::hint::black_box((&mut terms[nth], Now::read()));
+            }
+            asked += 1;
+        }
+        std::thread::sleep(STEP);
+    }
+    (asked, unknown)
+}
+
+fn terms(options: &Options, meter_id: u64) -> Terms {
+    let rate = |value| NonZeroU32::new(value).unwrap();
+    let policy = Policy {
+        algorithm: Algorithm::TokenBucket,
+        per_minute: rate(options.per_minute),
+        burst: rate(options.burst),
+        on_redis_down: OnRedisDown::FairShare,
+        strict: false,
+    };
+    Terms { key: meter_id * 2, policy, month: None, fleet: options.gateways, origin: Default::default() }
+}
