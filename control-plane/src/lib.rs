@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod migrate;
 pub mod passwords;
 pub mod publish;
+pub mod quota_reconcile;
 pub mod quota_seed;
 pub mod router;
 pub mod server;
