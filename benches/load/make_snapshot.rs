@@ -40,7 +40,9 @@ fn main() {
     let disk = gateway::feed::disk::DiskSnapshot::at(dir.join(gateway::feed::SNAPSHOT_FILE));
     let records = records(size, upstream, arguments.get(5).map_or(upstream, String::as_str), keep);
     let unknown = mint("hub", Environment::Live).unwrap();
-    disk.save(Token { epoch: Uuid::now_v7(), revision: 1 }, 0, records).unwrap();
+    let (snapshot, refusals) = gateway::live::Snapshot::build(Token { epoch: Uuid::now_v7(), revision: 1 }, records);
+    assert!(refusals.is_empty(), "{refusals:?}");
+    disk.save(&snapshot, 0, || true).unwrap();
     told.insert("unknown_keys", vec![unknown.reveal().to_owned()]);
     println!("{}", serde_json::json!({ "path": PATH, "keys_by_what_they_open": told }));
 }

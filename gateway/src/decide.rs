@@ -132,11 +132,11 @@ pub fn decide(
 
 /// Whether a long connection that was admitted may go on: its key and subscription still hold in the newest snapshot.
 pub fn still_admitted(known: &KnownSubscription, newest: &Snapshot, now: Now) -> Result<(), Rejection> {
-    let key = newest.key(&known.key.digest).filter(|key| key.id == known.key.id).ok_or(Rejection::InvalidKey)?;
-    if is_expired(key, now) {
+    let key = newest.key_by_tag(&known.key.tag).filter(|key| key.id == known.key.id).ok_or(Rejection::InvalidKey)?;
+    if is_expired(&key, now) {
         return Err(Rejection::ExpiredKey);
     }
-    let subscription = newest.subscription(&key.subscription_id).ok_or(Rejection::NoSubscription)?;
+    let subscription = newest.subscription_of(&key).ok_or(Rejection::NoSubscription)?;
     check_status(subscription, now)?;
     let product = newest.product(&subscription.product_id).ok_or(Rejection::NoRoute)?;
     product.served().map(|_| ()).ok_or(Rejection::ProductClosed)
@@ -160,7 +160,7 @@ impl InFlight<'_> {
         let body_bytes_max = body_limit(self.declared, route.product, self.rules.body_bytes_max)?;
         let credential = credential::extract(self.head.headers, self.head.query, route.product.key_in_query)?;
         let authenticated = authenticate(self.snapshot, &credential, self.now)?;
-        let known = find_subscription(self.snapshot, &authenticated, &route)?;
+        let known = find_subscription(self.snapshot, authenticated, &route)?;
         let (limits, pending) = match self.take_limits(&known) {
             Taken::Yes(limits) => (limits, None),
             Taken::Unknown(pending, limits) => (limits, Some(pending)),

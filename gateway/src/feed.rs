@@ -58,12 +58,14 @@ pub fn boot(live: &Live, disk: &DiskSnapshot, metrics: &Metrics) -> bool {
             return false;
         }
     };
-    let (snapshot, refusals) = crate::live::Snapshot::build(loaded.token, loaded.records);
-    metrics.config.refused_records.set(i64::try_from(refusals.len()).unwrap_or(i64::MAX));
-    live.store(snapshot);
-    metrics.status.set_served(Served { token: loaded.token, source: Source::Disk }, loaded.saved_at_ms);
-    metrics.status.set_saved(loaded.token);
-    info!(revision = loaded.token.revision, from = ?loaded.from, "serving the last good snapshot from disk");
+    let Some(token) = loaded.snapshot.token else { return false };
+    let refused = loaded.snapshot.counts().refused;
+    metrics.config.refused_records.set(i64::try_from(refused).unwrap_or(i64::MAX));
+    live.store(loaded.snapshot);
+    metrics.status.set_served(Served { token, source: Source::Disk }, loaded.saved_at_ms);
+    metrics.status.set_saved(token);
+    let (revision, from, changes) = (token.revision, loaded.from, loaded.changes);
+    info!(revision, ?from, changes, "serving the last good snapshot from disk");
     true
 }
 

@@ -1,25 +1,28 @@
-//! Puts the feed's messages together: a manifest and its chunks become one full snapshot, a delta is checked against what is
-//! served. Pure. Refuses chunks that are damaged or out of turn, and deltas that begin elsewhere.
+//! Puts the feed's messages together: a manifest and its chunks become the next snapshot, chunk by chunk as they arrive, a delta
+//! is checked against what is served. Touches nothing that is served. Refuses chunks that are damaged or out of turn, and deltas
+//! that begin elsewhere.
+
+use std::sync::Arc;
 
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 use snapshot::token::{Token, TokenFault};
 use snapshot::wire::to_gateway::Message;
-use snapshot::wire::{Change, Chunk, Delta, Manifest, Record, Records};
+use snapshot::wire::{Change, Chunk, Delta, Manifest, Records};
 use uuid::Uuid;
 
+use crate::live::{Building, Snapshot};
 use crate::metrics::labels::ApplyFailure;
 
 /// Chunks of one full snapshot: with 2,048 records each, 33 million records.
 const CHUNKS_MAX: usize = 16_384;
 
 /// What a message leads to.
-#[derive(Debug, PartialEq)]
 pub(super) enum Step {
-    /// A whole snapshot has arrived.
+    /// A whole snapshot has arrived, and has only to be finished.
     Full {
         token: Token,
-        records: Vec<Record>,
+        building: Box<Building>,
     },
     Delta {
         token: Token,
@@ -67,27 +70,26 @@ impl AssemblyFault {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Assembly {
     partial: Option<Partial>,
 }
 
-/// A full snapshot that is still arriving.
-#[derive(Debug)]
+/// A full snapshot that is still arriving. It holds one chunk's records at a time, and the tables that they become.
 struct Partial {
     token: Token,
     digests: Vec<[u8; 32]>,
     arrived: usize,
-    records: Vec<Record>,
+    building: Box<Building>,
 }
 
 impl Assembly {
     /// Takes one message in; `served` is what the gateway serves.
-    pub(super) fn take(&mut self, message: Option<Message>, served: Option<Token>) -> Result<Step, AssemblyFault> {
+    pub(super) fn take(&mut self, message: Option<Message>, served: &Arc<Snapshot>) -> Result<Step, AssemblyFault> {
         match message.ok_or(AssemblyFault::Empty)? {
             Message::Manifest(manifest) => self.begin(&manifest, served),
             Message::Chunk(chunk) => self.add(&chunk),
-            Message::Delta(delta) => self.follow_on(delta, served),
+            Message::Delta(delta) => self.follow_on(delta, served.token),
             // A control plane that still builds its snapshot knows no newest, and says only that it lives.
             Message::Heartbeat(heartbeat) => match &heartbeat.newest {
                 Some(newest) => Ok(Step::Newest(newest.try_into()?)),
@@ -96,9 +98,11 @@ impl Assembly {
         }
     }
 
-    fn begin(&mut self, manifest: &Manifest, served: Option<Token>) -> Result<Step, AssemblyFault> {
+    fn begin(&mut self, manifest: &Manifest, held: &Arc<Snapshot>) -> Result<Step, AssemblyFault> {
         let token: Token = manifest.token.as_ref().ok_or(AssemblyFault::Field("manifest.token"))?.try_into()?;
-        if let Some(served) = served.filter(|served| served.epoch == token.epoch && served.revision > token.revision) {
+        if let Some(served) =
+            held.token.filter(|served| served.epoch == token.epoch && served.revision > token.revision)
+        {
             return Err(AssemblyFault::Older { offered: token.revision, served: served.revision });
         }
         if manifest.chunk_digests.len() > CHUNKS_MAX {
@@ -108,7 +112,8 @@ impl Assembly {
             <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| AssemblyFault::Field("manifest.chunk_digests"))
         };
         let digests = manifest.chunk_digests.iter().map(digest).collect::<Result<_, _>>()?;
-        self.partial = Some(Partial { token, digests, arrived: 0, records: Vec::new() });
+        let building = Box::new(Building::beside(Arc::clone(held)));
+        self.partial = Some(Partial { token, digests, arrived: 0, building });
         Ok(self.finish())
     }
 
@@ -123,14 +128,14 @@ impl Assembly {
             return Err(AssemblyFault::Digest(chunk.index));
         }
         let records = Records::decode(chunk.records.clone()).map_err(|_| AssemblyFault::Chunk(chunk.index))?;
-        partial.records.extend(records.records);
+        records.records.iter().for_each(|record| partial.building.put(record));
         partial.arrived += 1;
         Ok(self.finish())
     }
 
     fn finish(&mut self) -> Step {
         match self.partial.take_if(|partial| partial.arrived == partial.digests.len()) {
-            Some(whole) => Step::Full { token: whole.token, records: whole.records },
+            Some(whole) => Step::Full { token: whole.token, building: whole.building },
             None => Step::Wait,
         }
     }

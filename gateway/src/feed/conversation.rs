@@ -99,8 +99,7 @@ impl<'a> Conversation<'a> {
         loop {
             let message = timeout(SILENCE_MAX, inbox.message()).await.map_err(|_| FeedFault::Silence)?;
             let message = message.map_err(refused)?.ok_or(FeedFault::Ended)?;
-            let served = self.live.load().token;
-            let step = assembly.take(message.message, served)?;
+            let step = assembly.take(message.message, &self.live.load())?;
             self.take_step(step, &outbox).await?;
         }
     }
@@ -150,9 +149,9 @@ impl<'a> Conversation<'a> {
                 }
                 Ok(())
             }
-            Step::Full { token, records } => {
-                let count = records.len();
-                self.swap(token, outbox, move |old| old.rebuild(token, records)).await?;
+            Step::Full { token, building } => {
+                let count = building.records();
+                self.swap(token, outbox, move |_replaced| building.finish(token)).await?;
                 (self.must_have_full, self.learnt) = (false, true);
                 info!(revision = token.revision, records = count, "took in a full snapshot");
                 Ok(())

@@ -1,20 +1,21 @@
-//! Writes the served snapshot to disk after it changed, at most once a second, away from the requests. A disk that is full or
-//! read-only is counted and tried again; serving goes on.
+//! Brings what is served to the disk after it changed, at most once a second, away from the requests: the changes, and the whole
+//! where they do not lead there. A disk that is full or read-only is counted and tried again; serving goes on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use snapshot::token::Token;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::disk::DiskSnapshot;
+use super::disk::{DiskFault, DiskSnapshot};
 use crate::clock::unix_ms;
-use crate::live::Live;
+use crate::live::{Live, Snapshot};
 use crate::metrics::Metrics;
 
-/// The least time between two writes.
+/// The least time between two writes, and between two looks at the changes while the whole is written.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// How long after a failed write the next one is tried.
 const RETRY_WAIT: Duration = Duration::from_secs(5);
@@ -35,13 +36,13 @@ pub(super) async fn keep(
             changed = changes.changed() => if changed.is_err() { break },
             () = sleep(RETRY_WAIT), if failing => {}
         }
-        failing = !save(&live, &disk, &metrics, &mut saved, failing).await;
+        failing = !save(&live, &disk, &metrics, &shutdown, (&mut saved, failing)).await;
         tokio::select! {
             () = told(&mut shutdown) => break,
             () = sleep(SAVE_INTERVAL) => {}
         }
     }
-    save(&live, &disk, &metrics, &mut saved, failing).await;
+    save(&live, &disk, &metrics, &shutdown, (&mut saved, failing)).await;
 }
 
 async fn told(shutdown: &mut watch::Receiver<bool>) {
@@ -53,15 +54,17 @@ async fn save(
     live: &Live,
     disk: &Arc<DiskSnapshot>,
     metrics: &Metrics,
-    saved: &mut Option<snapshot::token::Token>,
-    was_failing: bool,
+    shutdown: &watch::Receiver<bool>,
+    (saved, was_failing): (&mut Option<Token>, bool),
 ) -> bool {
     let serving = live.load();
-    let Some(token) = serving.token.filter(|token| Some(*token) != *saved) else { return true };
-    let disk = disk.clone();
-    let written = spawn_blocking(move || disk.save(token, unix_ms(), serving.records())).await;
+    if serving.token.is_none() || serving.token == *saved {
+        return true;
+    }
+    let (live, disk, shutdown) = (live.clone(), disk.clone(), shutdown.clone());
+    let written = spawn_blocking(move || write(&live, &disk, &serving, || *shutdown.borrow())).await;
     match written {
-        Ok(Ok(())) => {
+        Ok(Ok(token)) => {
             *saved = Some(token);
             metrics.status.set_saved(token);
             metrics.config.saves_total.inc();
@@ -70,6 +73,8 @@ async fn save(
             }
             true
         }
+        // In an upgrade, until the older process has ended.
+        Ok(Err(DiskFault::Held)) => false,
         Ok(Err(fault)) => {
             metrics.config.save_failures_total.inc();
             if !was_failing {
@@ -83,4 +88,41 @@ async fn save(
             false
         }
     }
+}
+
+/// Answers where the disk stands: at `serving`, or beyond.
+fn write(
+    live: &Live,
+    disk: &DiskSnapshot,
+    serving: &Snapshot,
+    must_hurry: impl Fn() -> bool,
+) -> Result<Token, DiskFault> {
+    if must_hurry() || !disk.wants_whole() {
+        match append(live, disk) {
+            Ok(token) if reaches(token, serving) => return Ok(token),
+            Ok(_) | Err(DiskFault::NotFollowing) => {}
+            Err(fault) => return Err(fault),
+        }
+    }
+    let mut looked = Instant::now();
+    let token = disk.save(serving, unix_ms(), || {
+        if looked.elapsed() >= SAVE_INTERVAL {
+            looked = Instant::now();
+            // What does not follow, or cannot be written, waits until the whole is.
+            drop(append(live, disk));
+        }
+        must_hurry()
+    })?;
+    live.forget_journal(token);
+    Ok(token)
+}
+
+fn append(live: &Live, disk: &DiskSnapshot) -> Result<Token, DiskFault> {
+    let token = disk.append(&live.journal_entries())?;
+    live.forget_journal(token);
+    Ok(token)
+}
+
+fn reaches(token: Token, serving: &Snapshot) -> bool {
+    serving.token.is_some_and(|wanted| wanted.epoch == token.epoch && wanted.revision <= token.revision)
 }

@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use snapshot::record::{Endpoint, Key, Plan, Subscription, SubscriptionStatus};
+use snapshot::record::{Endpoint, Plan, Subscription, SubscriptionStatus};
 
 use super::authenticate::Authenticated;
 use super::route::Route;
 use crate::clock::Now;
-use crate::live::{ServedProduct, Snapshot};
+use crate::live::{ServedKey, ServedProduct, ServedSubscription, Snapshot};
 use crate::rejection::Rejection;
 
 /// Whose request it is, where a subscription to this product is known; enough for a usage event.
@@ -16,26 +16,26 @@ use crate::rejection::Rejection;
 pub struct KnownSubscription {
     pub product: Arc<ServedProduct>,
     pub endpoint: Arc<Endpoint>,
-    pub key: Arc<Key>,
-    pub subscription: Arc<Subscription>,
+    pub key: ServedKey,
+    pub subscription: Arc<ServedSubscription>,
     pub plan: Arc<Plan>,
 }
 
 /// The subscription behind the key. 403 where it is none of this product's, whatever the key opens elsewhere.
 pub fn find_subscription(
     snapshot: &Snapshot,
-    authenticated: &Authenticated<'_>,
+    authenticated: Authenticated,
     route: &Route<'_, '_>,
 ) -> Result<KnownSubscription, Rejection> {
-    let subscription = snapshot.subscription(&authenticated.key.subscription_id).ok_or(Rejection::NoSubscription)?;
+    let subscription = snapshot.subscription_of(&authenticated.key).ok_or(Rejection::NoSubscription)?;
     if subscription.product_id != route.product.id {
         return Err(Rejection::NoSubscription);
     }
-    let plan = snapshot.plan(&subscription.plan_id).ok_or(Rejection::PlanUnavailable)?;
+    let plan = snapshot.plan_of(subscription).ok_or(Rejection::PlanUnavailable)?;
     Ok(KnownSubscription {
         product: Arc::clone(route.product),
         endpoint: Arc::clone(route.endpoint),
-        key: Arc::clone(authenticated.key),
+        key: authenticated.key,
         subscription: Arc::clone(subscription),
         plan: Arc::clone(plan),
     })

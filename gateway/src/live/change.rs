@@ -3,14 +3,17 @@
 
 use std::sync::Arc;
 
-use ::snapshot::record::{EntityKind, EntityRef, Key, Plan, Product, Subscription};
+use ::snapshot::record::{EntityKind, EntityRef, Key, Plan, Product, RecordFault, Subscription};
 use ::snapshot::token::Token;
 use ::snapshot::{features, wire};
 use uuid::Uuid;
 use wire::change::Change as ChangeKind;
 use wire::record::Record as RecordKind;
 
+use super::journal::JournalEntry;
+use super::keys::{KeyFields, KeyRecord, KeyTag};
 use super::product::ProductEntry;
+use super::served::ServedSubscription;
 use super::snapshot::{Refused, Snapshot};
 
 /// Refusals that one acknowledgement lists: bounds its size, however much a newer control plane sends.
@@ -19,47 +22,34 @@ const REASON_BYTES_MAX: usize = 1_024;
 const UNKNOWN_KIND: &str = "this gateway does not know this kind of record";
 
 impl Snapshot {
-    /// A snapshot from nothing but `records`. Returns what could not be taken in, too.
-    pub fn build(token: Token, records: impl IntoIterator<Item = wire::Record>) -> (Snapshot, Vec<wire::Refusal>) {
-        Snapshot::empty().rebuild(token, records)
-    }
-
-    /// A snapshot from `records`, in place of this one: a quarantined product keeps the release that this one serves.
-    pub fn rebuild(
-        &self,
-        token: Token,
-        records: impl IntoIterator<Item = wire::Record>,
-    ) -> (Snapshot, Vec<wire::Refusal>) {
-        let mut next = Snapshot::empty();
-        next.token = Some(token);
-        let mut unknown = 0usize;
-        for record in records {
-            unknown += usize::from(next.put(&record, Some(self)).is_err());
-        }
+    /// The next snapshot of the same epoch. Returns everything that it holds back, not only what these changes did.
+    pub fn apply(&self, token: Token, changes: &[wire::Change]) -> (Snapshot, Vec<wire::Refusal>) {
+        let mut next = self.clone();
+        next.change = self.token.map(|from| Arc::new(JournalEntry::new(from, token, changes)));
+        let unknown = next.take_in(token, changes);
         let refusals = next.refusals(unknown);
         (next, refusals)
     }
 
-    /// The next snapshot of the same epoch. Returns everything that it holds back, not only what these changes did.
-    pub fn apply(&self, token: Token, changes: &[wire::Change]) -> (Snapshot, Vec<wire::Refusal>) {
-        let mut next = self.clone();
-        next.token = Some(token);
+    /// Changes this very copy. Answers how many changes were of no known kind.
+    pub(super) fn take_in(&mut self, token: Token, changes: &[wire::Change]) -> usize {
+        self.token = Some(token);
         let mut unknown = 0usize;
         for change in changes {
             let done = match &change.change {
-                Some(ChangeKind::Put(record)) => next.put(record, None),
+                Some(ChangeKind::Put(record)) => self.put(record, None),
                 Some(ChangeKind::Remove(entity)) => {
-                    EntityRef::try_from(entity).map_err(|_| Unknown).map(|entity| next.remove(entity))
+                    EntityRef::try_from(entity).map_err(|_| Unknown).map(|entity| self.remove(entity))
                 }
                 None => Err(Unknown),
             };
             unknown += usize::from(done.is_err());
         }
-        let refusals = next.refusals(unknown);
-        (next, refusals)
+        unknown
     }
 
-    fn put(&mut self, record: &wire::Record, held: Option<&Snapshot>) -> Result<(), Unknown> {
+    /// `held`: where a product that is held back finds the release that goes on being served.
+    pub(super) fn put(&mut self, record: &wire::Record, held: Option<&Snapshot>) -> Result<(), Unknown> {
         let kind = record.record.as_ref().ok_or(Unknown)?;
         match kind {
             RecordKind::Fleet(fleet) => self.fleet_max = fleet.fleet_max.max(1),
@@ -71,37 +61,87 @@ impl Snapshot {
             RecordKind::Plan(plan) => {
                 let entity = entity(EntityKind::Plan, &plan.id);
                 let outcome = Plan::try_from(plan).map(|plan| {
-                    self.plans.insert(plan.id, Arc::new(plan));
+                    let id = plan.id;
+                    self.plans.put(&id, |_| Arc::new(plan));
                 });
                 self.settle_or_remove(entity, record, outcome);
             }
             RecordKind::Subscription(subscription) => {
                 let entity = entity(EntityKind::Subscription, &subscription.id);
-                let outcome = Subscription::try_from(subscription).map(|subscription| {
-                    self.subscriptions.insert(subscription.id, Arc::new(subscription));
-                });
+                let outcome = Subscription::try_from(subscription).map(|record| self.put_subscription(record));
                 self.settle_or_remove(entity, record, outcome);
             }
             RecordKind::Key(key) => {
                 let entity = entity(EntityKind::Key, &key.id);
-                let outcome = Key::try_from(key).map(|key| self.put_key(Arc::new(key)));
+                let outcome = self.pack_key(key).and_then(|key| self.put_key(key));
                 self.settle_or_remove(entity, record, outcome);
             }
         }
         Ok(())
     }
 
-    fn put_key(&mut self, key: Arc<Key>) {
-        self.remove_key(&key.id);
-        self.key_ids.insert(key.id, Arc::clone(&key));
-        self.keys.insert(key.digest, key);
+    fn put_subscription(&mut self, record: Subscription) {
+        let (id, plan) = (record.id, self.plans.refer(&record.plan_id));
+        let before = self.subscriptions.put(&id, |number| Arc::new(ServedSubscription { number, plan, record }));
+        if let Some(before) = before {
+            self.plans.let_go(before.plan);
+        }
     }
 
-    fn remove_key(&mut self, id: &Uuid) {
-        if let Some(before) = self.key_ids.remove(id)
-            && self.keys.get(&before.digest).is_some_and(|now| now.id == *id)
-        {
-            self.keys.remove(&before.digest);
+    fn remove_subscription(&mut self, id: &Uuid) {
+        if let Some(before) = self.subscriptions.remove(id) {
+            self.plans.let_go(before.plan);
+        }
+    }
+
+    /// A key as the table holds it; from now on it refers to its subscription and its scopes.
+    pub(super) fn pack_key(&mut self, wire: &wire::Key) -> Result<KeyRecord, KeyFault> {
+        let key = Key::try_from(wire)?;
+        let scopes = if key.scopes.is_empty() { 0 } else { self.scopes.refer(&key.scopes.into()).saturating_add(1) };
+        let subscription = self.subscriptions.refer(&key.subscription_id);
+        let packed = KeyRecord::pack(&KeyFields {
+            tag: KeyTag::of(&key.digest),
+            id: key.id,
+            subscription,
+            scopes,
+            meter_id: key.meter_id,
+            environment: key.environment,
+            expires_at_ms: key.expires_at_ms,
+        });
+        packed.ok_or_else(|| {
+            self.let_go(subscription, scopes);
+            KeyFault::Number
+        })
+    }
+
+    fn put_key(&mut self, key: KeyRecord) -> Result<(), KeyFault> {
+        match self.keys.put(key) {
+            Ok(replaced) => {
+                replaced.iter().flatten().for_each(|before| self.forget_key(before));
+                Ok(())
+            }
+            Err(_full) => {
+                self.forget_key(&key);
+                Err(KeyFault::Room)
+            }
+        }
+    }
+
+    pub(super) fn remove_key(&mut self, id: &Uuid) {
+        if let Some(before) = self.keys.remove(id) {
+            self.forget_key(&before);
+        }
+    }
+
+    /// The key is in no table any more.
+    pub(super) fn forget_key(&mut self, key: &KeyRecord) {
+        self.let_go(key.subscription(), key.scopes());
+    }
+
+    fn let_go(&mut self, subscription: u32, scopes: u32) {
+        self.subscriptions.let_go(subscription);
+        if let Some(scopes) = scopes.checked_sub(1) {
+            self.scopes.let_go(scopes);
         }
     }
 
@@ -170,7 +210,7 @@ impl Snapshot {
             EntityKind::Fleet => self.fleet_max = 1,
             EntityKind::Product => self.remove_product(&entity.id),
             EntityKind::Plan => drop(self.plans.remove(&entity.id)),
-            EntityKind::Subscription => drop(self.subscriptions.remove(&entity.id)),
+            EntityKind::Subscription => self.remove_subscription(&entity.id),
             EntityKind::Key => self.remove_key(&entity.id),
         }
         self.forgive(entity);
@@ -184,7 +224,7 @@ impl Snapshot {
         self.settle(entity, record, outcome.map_err(|fault| fault.to_string()));
     }
 
-    fn settle(&mut self, entity: EntityRef, record: &wire::Record, outcome: Result<(), String>) {
+    pub(super) fn settle(&mut self, entity: EntityRef, record: &wire::Record, outcome: Result<(), String>) {
         match outcome {
             Ok(()) => self.forgive(entity),
             Err(mut reason) => {
@@ -201,7 +241,7 @@ impl Snapshot {
         }
     }
 
-    fn refusals(&self, unknown: usize) -> Vec<wire::Refusal> {
+    pub(super) fn refusals(&self, unknown: usize) -> Vec<wire::Refusal> {
         let unknown = (unknown > 0).then(|| wire::Refusal { entity: None, reason: UNKNOWN_KIND.to_owned() });
         let known = self
             .refused
@@ -211,11 +251,23 @@ impl Snapshot {
     }
 }
 
+/// Why a key was not taken in.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum KeyFault {
+    #[error(transparent)]
+    Record(#[from] RecordFault),
+    #[error("key.meter_id, or the number of different sets of scopes, is beyond what this gateway holds")]
+    Number,
+    #[error("the table of keys is full")]
+    Room,
+}
+
 /// A kind of record or change that a newer control plane knows. Whatever must not be ignored comes with a feature
 /// that closes its product.
-struct Unknown;
+#[derive(Debug)]
+pub(super) struct Unknown;
 
 /// A record whose id is malformed is refused under the nil id.
-fn entity(kind: EntityKind, id: &[u8]) -> EntityRef {
+pub(super) fn entity(kind: EntityKind, id: &[u8]) -> EntityRef {
     EntityRef { kind, id: Uuid::from_slice(id).unwrap_or(Uuid::nil()) }
 }

@@ -1,21 +1,18 @@
-//! A map that is cheap to copy and cheap to change: 64 × 64 shared leaves, of which a change copies one (and the two
-//! arrays above it). Readers of an older copy see nothing. Knows nothing of what it holds.
+//! A map that is cheap to copy and cheap to change: a hash table in each of the shared shards, of which a change copies one.
+//! Readers of an older copy see nothing. Knows nothing of what it holds.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
-use std::sync::Arc;
 
-/// Children of each of the two inner levels: 4,096 leaves, so that of 10 million entries a change copies about 2,400.
-const FANOUT: usize = 64;
-const FANOUT_BITS: u32 = FANOUT.trailing_zeros();
+use super::shards::Shards;
+
 /// The leaf's own table uses the hash's top and bottom bits; the shards use these in between.
 const SHARD_SHIFT: u32 = 32;
 
 type Leaf<K, V, S> = HashMap<K, V, S>;
-type Branch<K, V, S> = Arc<[Arc<Leaf<K, V, S>>; FANOUT]>;
 
 pub(crate) struct CowMap<K, V, S = RandomState> {
-    root: Arc<[Branch<K, V, S>; FANOUT]>,
+    shards: Shards<Leaf<K, V, S>>,
     hasher: S,
     len: usize,
 }
@@ -57,15 +54,13 @@ impl Hasher for IdHasher {
 
 impl<K, V, S: Clone> Clone for CowMap<K, V, S> {
     fn clone(&self) -> Self {
-        CowMap { root: Arc::clone(&self.root), hasher: self.hasher.clone(), len: self.len }
+        CowMap { shards: self.shards.clone(), hasher: self.hasher.clone(), len: self.len }
     }
 }
 
 impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher + Clone> CowMap<K, V, S> {
     pub(crate) fn new(hasher: S) -> CowMap<K, V, S> {
-        let leaf = Arc::new(Leaf::with_hasher(hasher.clone()));
-        let branch: Branch<K, V, S> = Arc::new(std::array::from_fn(|_| Arc::clone(&leaf)));
-        CowMap { root: Arc::new(std::array::from_fn(|_| Arc::clone(&branch))), hasher, len: 0 }
+        CowMap { shards: Shards::filled_with(Leaf::with_hasher(hasher.clone())), hasher, len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -73,12 +68,12 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher + Clone> CowMap<K, V, S> {
     }
 
     pub(crate) fn get(&self, key: &K) -> Option<&V> {
-        let (high, low) = self.shard_of(key);
-        self.root.get(high)?.get(low)?.get(key)
+        self.shards.get(self.shard_of(key)).get(key)
     }
 
     pub(crate) fn insert(&mut self, key: K, value: V) -> Option<V> {
-        let before = self.leaf_mut(&key)?.insert(key, value);
+        let shard = self.shard_of(&key);
+        let before = self.shards.get_mut(shard).insert(key, value);
         self.len += usize::from(before.is_none());
         before
     }
@@ -86,41 +81,30 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher + Clone> CowMap<K, V, S> {
     /// Copies nothing where the key is not there.
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
         self.get(key)?;
-        let before = self.leaf_mut(key)?.remove(key);
+        let before = self.shards.get_mut(self.shard_of(key)).remove(key);
         self.len -= usize::from(before.is_some());
         before
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.root.iter().flat_map(|branch| branch.iter()).flat_map(|leaf| leaf.iter())
+        self.shards.iter().flat_map(|leaf| leaf.iter())
     }
 
     /// Whether both are the same copy: nothing was changed in between.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.root, &other.root)
+        self.shards.is_same(&other.shards)
     }
 
     /// How many leaves are not shared with `other`.
     #[cfg(test)]
     pub(crate) fn leaves_apart(&self, other: &Self) -> usize {
-        let leaves = |map: &Self| -> Vec<Arc<Leaf<K, V, S>>> {
-            map.root.iter().flat_map(|branch| branch.iter().cloned()).collect()
-        };
-        leaves(self).iter().zip(leaves(other)).filter(|(mine, theirs)| !Arc::ptr_eq(mine, theirs)).count()
+        self.shards.leaves_apart(&other.shards)
     }
 
-    /// `None` cannot happen: both places are below the fan-out.
-    fn leaf_mut(&mut self, key: &K) -> Option<&mut Leaf<K, V, S>> {
-        let (high, low) = self.shard_of(key);
-        let branch = Arc::make_mut(&mut self.root).get_mut(high)?;
-        Arc::make_mut(branch).get_mut(low).map(Arc::make_mut)
-    }
-
-    fn shard_of(&self, key: &K) -> (usize, usize) {
+    fn shard_of(&self, key: &K) -> usize {
         let hash = self.hasher.hash_one(key) >> SHARD_SHIFT;
         // 32 bits always fit.
-        let bits = usize::try_from(hash).unwrap_or(0);
-        (bits % FANOUT, (bits >> FANOUT_BITS) % FANOUT)
+        usize::try_from(hash).unwrap_or(0)
     }
 }
 
@@ -150,7 +134,7 @@ mod tests {
         for id in 0..40_960u128 {
             map.insert(uuid::Uuid::from_u128(id), ());
         }
-        let fullest = map.root.iter().flat_map(|branch| branch.iter()).map(|leaf| leaf.len()).max().unwrap();
+        let fullest = map.shards.iter().map(|leaf| leaf.len()).max().unwrap();
         assert!(fullest < 60, "ten are the mean, the fullest leaf has {fullest}");
     }
 

@@ -1,27 +1,28 @@
-//! A snapshot as wire records again, for the last good snapshot on disk: building from them gives the same snapshot, its
-//! refusals included. Writes nothing itself.
+//! What a snapshot holds beside its keys, as wire records again, for the disk. Writes nothing itself.
 
-use ::snapshot::key::Environment;
-use ::snapshot::record::{Algorithm, Key, OnRedisDown, Period, Plan, Policy, Subscription, SubscriptionStatus};
+use ::snapshot::record::{Algorithm, OnRedisDown, Period, Plan, Policy, Subscription, SubscriptionStatus};
 use ::snapshot::wire;
 use wire::record::Record as RecordKind;
 
 use super::snapshot::Snapshot;
 
 impl Snapshot {
-    /// Made one by one, so that a writer never holds all of them. What was refused comes last, after what it could not
-    /// replace.
-    pub fn records(&self) -> impl Iterator<Item = wire::Record> {
+    /// Made one by one, so that a writer never holds all of them. Without the keys, and without what was refused.
+    pub(super) fn records(&self) -> impl Iterator<Item = wire::Record> {
         let fleet = RecordKind::Fleet(wire::Fleet { fleet_max: self.fleet_max });
         let served = self.products.iter().filter_map(|(_, entry)| entry.served());
         std::iter::once(fleet)
             .chain(served.map(|product| RecordKind::Product(product.wire.clone())))
-            .chain(self.plans.iter().map(|(_, plan)| RecordKind::Plan(plan_record(plan))))
-            .chain(self.subscriptions.iter().map(|(_, it)| RecordKind::Subscription(subscription_record(it))))
-            .chain(self.key_ids.iter().map(|(_, key)| RecordKind::Key(key_record(key))))
+            .chain(self.plans.iter().map(|plan| RecordKind::Plan(plan_record(plan))))
+            .chain(self.subscriptions.iter().map(|it| RecordKind::Subscription(subscription_record(it))))
             .map(|record| wire::Record { record: Some(record) })
-            .chain(self.refused.values().map(|refused| refused.record.clone()))
     }
+}
+
+/// A set of scopes, in the record that has room for them.
+pub(super) fn scope_record(scopes: &[String]) -> wire::Record {
+    let key = wire::Key { scopes: scopes.to_vec(), ..wire::Key::default() };
+    wire::Record { record: Some(RecordKind::Key(key)) }
 }
 
 fn plan_record(plan: &Plan) -> wire::Plan {
@@ -83,21 +84,5 @@ fn subscription_record(subscription: &Subscription) -> wire::Subscription {
         next_period: subscription.next_period.map(period),
         cancel_at_ms: subscription.cancel_at_ms,
         refuse_unpaid_from_ms: subscription.refuse_unpaid_from_ms,
-    }
-}
-
-fn key_record(key: &Key) -> wire::Key {
-    let environment = match key.environment {
-        Environment::Live => wire::Environment::Live,
-        Environment::Test => wire::Environment::Test,
-    };
-    wire::Key {
-        id: key.id.as_bytes().to_vec(),
-        meter_id: key.meter_id,
-        digest: key.digest.0.to_vec(),
-        subscription_id: key.subscription_id.as_bytes().to_vec(),
-        environment: environment.into(),
-        expires_at_ms: key.expires_at_ms,
-        scopes: key.scopes.clone(),
     }
 }

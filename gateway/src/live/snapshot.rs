@@ -5,7 +5,7 @@ use std::hash::RandomState;
 use std::sync::Arc;
 
 use ::snapshot::key::KeyDigest;
-use ::snapshot::record::{EntityRef, Key, Plan, Subscription};
+use ::snapshot::record::{EntityRef, Plan};
 use ::snapshot::target::Host;
 use ::snapshot::token::Token;
 use ::snapshot::wire;
@@ -13,7 +13,11 @@ use uuid::Uuid;
 
 use super::cow::{CowMap, IdState};
 use super::hosts::Addresses;
+use super::journal::JournalEntry;
+use super::keys::{KeyRecord, KeyTable, KeyTag};
+use super::numbered::Numbered;
 use super::product::ProductEntry;
+use super::served::{ScopeSet, ServedKey, ServedSubscription};
 
 /// Before a control plane has said anything: one gateway.
 const FLEET_MAX_STANDALONE: u32 = 1;
@@ -25,14 +29,17 @@ pub struct Snapshot {
     pub fleet_max: u32,
     pub(super) addresses: Addresses,
     pub(super) products: CowMap<Uuid, Arc<ProductEntry>, IdState>,
-    pub(super) plans: CowMap<Uuid, Arc<Plan>, IdState>,
-    pub(super) subscriptions: CowMap<Uuid, Arc<Subscription>, IdState>,
-    pub(super) keys: CowMap<KeyDigest, Arc<Key>, IdState>,
-    pub(super) key_ids: CowMap<Uuid, Arc<Key>, IdState>,
+    pub(super) plans: Numbered<Uuid, Arc<Plan>, IdState>,
+    pub(super) subscriptions: Numbered<Uuid, Arc<ServedSubscription>, IdState>,
+    /// Each set of scopes once, however many keys have it.
+    pub(super) scopes: Numbered<Arc<[String]>, (), RandomState>,
+    pub(super) keys: KeyTable,
     /// How many endpoints send to each host and port.
     pub(super) upstreams: CowMap<(Host<String>, u16), usize, RandomState>,
     /// What was received and could not be taken in. Shared, and as a rule empty.
     pub(super) refused: Arc<BTreeMap<EntityRef, Refused>>,
+    /// The change that made this one from the one before; None, where it is whole by itself.
+    pub(super) change: Option<Arc<JournalEntry>>,
 }
 
 /// Kept with its record, so that a restart from disk refuses the same.
@@ -67,12 +74,13 @@ impl Snapshot {
             fleet_max: FLEET_MAX_STANDALONE,
             addresses: Addresses::new(),
             products: CowMap::new(IdState),
-            plans: CowMap::new(IdState),
-            subscriptions: CowMap::new(IdState),
-            keys: CowMap::new(IdState),
-            key_ids: CowMap::new(IdState),
+            plans: Numbered::new(IdState),
+            subscriptions: Numbered::new(IdState),
+            scopes: Numbered::new(RandomState::new()),
+            keys: KeyTable::new(),
             upstreams: CowMap::new(RandomState::new()),
             refused: Arc::new(BTreeMap::new()),
+            change: None,
         }
     }
 
@@ -92,16 +100,48 @@ impl Snapshot {
         self.products.get(id)
     }
 
-    pub fn key(&self, digest: &KeyDigest) -> Option<&Arc<Key>> {
-        self.keys.get(digest)
+    pub fn key(&self, digest: &KeyDigest) -> Option<ServedKey> {
+        self.key_by_tag(&KeyTag::of(digest))
     }
 
-    pub fn subscription(&self, id: &Uuid) -> Option<&Arc<Subscription>> {
-        self.subscriptions.get(id)
+    pub fn key_by_tag(&self, tag: &KeyTag) -> Option<ServedKey> {
+        self.serve_key(self.keys.get(tag)?)
+    }
+
+    /// `key` comes from this very snapshot.
+    pub fn subscription_of(&self, key: &ServedKey) -> Option<&Arc<ServedSubscription>> {
+        self.subscriptions.get(key.subscription)
+    }
+
+    /// `subscription` comes from this very snapshot.
+    pub fn plan_of(&self, subscription: &ServedSubscription) -> Option<&Arc<Plan>> {
+        self.plans.get(subscription.plan)
+    }
+
+    pub fn subscription(&self, id: &Uuid) -> Option<&Arc<ServedSubscription>> {
+        self.subscriptions.by_key(id)
     }
 
     pub fn plan(&self, id: &Uuid) -> Option<&Arc<Plan>> {
-        self.plans.get(id)
+        self.plans.by_key(id)
+    }
+
+    /// None: its scopes are not known, which does not happen; then it opens nothing.
+    pub(super) fn serve_key(&self, record: &KeyRecord) -> Option<ServedKey> {
+        let fields = record.fields();
+        let scopes = match fields.scopes.checked_sub(1) {
+            None => None,
+            Some(number) => Some(Arc::clone(self.scopes.key_of(number)?)),
+        };
+        Some(ServedKey {
+            id: fields.id,
+            meter_id: fields.meter_id,
+            tag: fields.tag,
+            environment: fields.environment,
+            expires_at_ms: fields.expires_at_ms,
+            scopes: ScopeSet(scopes),
+            subscription: fields.subscription,
+        })
     }
 
     /// Distinct hosts and ports of all targets, for the resolver; in no order.

@@ -1,6 +1,7 @@
 //! The snapshot's promises: tenancy of addresses, deltas equal to rebuilds, failing closed, cost.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ::snapshot::key::{Environment, KeyDigest};
 use ::snapshot::wire;
@@ -9,7 +10,8 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::fixtures::{self, IntoRecord, endpoint, id, key, plan, product, put, remove, subscription, token};
-use super::{Live, ProductEntry, Snapshot};
+use super::stored::{Restoring, decode};
+use super::{Building, Live, ProductEntry, Snapshot};
 
 fn built(records: Vec<wire::Record>) -> Snapshot {
     let (snapshot, refusals) = Snapshot::build(token(1), records);
@@ -25,13 +27,38 @@ fn slug_and_path(snapshot: &Snapshot, host: Option<&str>, path: &str) -> Option<
     found(snapshot, host, path).map(|(entry, path)| (entry.slug.clone(), path))
 }
 
+/// In place of `snapshot`.
+fn rebuilt(snapshot: &Snapshot, revision: u64, records: &[wire::Record]) -> (Snapshot, Vec<wire::Refusal>) {
+    let mut building = Building::beside(Arc::new(snapshot.clone()));
+    records.iter().for_each(|record| building.put(record));
+    building.finish(token(revision))
+}
+
+/// To the blocks of a file and back.
+fn reread(snapshot: &Snapshot) -> Snapshot {
+    let mut restoring = Restoring::default();
+    let read = |kind, block: &[u8]| restoring.take(kind, decode(kind, block)?);
+    snapshot.write_blocks(read).unwrap();
+    restoring.finish(snapshot.token.unwrap()).unwrap()
+}
+
 /// Everything that a snapshot holds, in a form that can be compared.
-fn picture(snapshot: &Snapshot) -> (Vec<Vec<u8>>, Vec<String>, u32) {
-    let mut records: Vec<Vec<u8>> = snapshot.records().map(|record| record.encode_to_vec()).collect();
+fn picture(snapshot: &Snapshot) -> (Vec<Vec<u8>>, Vec<String>, Vec<String>, u32) {
+    let refused = snapshot.refused.values().map(|refused| refused.record.clone());
+    let mut records: Vec<Vec<u8>> = snapshot.records().chain(refused).map(|record| record.encode_to_vec()).collect();
     records.sort();
     let mut hosts: Vec<String> = snapshot.upstream_hosts().map(|(host, port)| format!("{host}:{port}")).collect();
     hosts.sort();
-    (records, hosts, snapshot.fleet_max)
+    let packed: Vec<_> = snapshot.keys.leaves().flat_map(|leaf| leaf.records()).collect();
+    let keys = packed.into_iter().map(|record| {
+        let key = snapshot.serve_key(record).unwrap();
+        assert_eq!(snapshot.keys.by_id(&key.id).map(|found| found.tag), Some(key.tag));
+        assert_eq!(snapshot.key_by_tag(&key.tag).map(|found| found.id), Some(key.id));
+        let subscription = snapshot.subscriptions.key_of(record.subscription()).unwrap();
+        let (environment, ends, scopes) = (key.environment, key.expires_at_ms, &*key.scopes);
+        format!("{} {} {:?} {environment:?} {ends:?} {scopes:?} {subscription}", key.id, key.meter_id, key.tag)
+    });
+    (records, hosts, keys.collect(), snapshot.fleet_max)
 }
 
 #[test]
@@ -94,13 +121,13 @@ fn a_quarantined_product_keeps_what_is_served_or_is_closed() {
     assert_eq!(found(&kept, None, "/acme/p1").unwrap().0.served().unwrap().release, 1);
     assert!(refusals[0].reason.contains("an older release is served: its release is quarantined"), "{refusals:?}");
 
-    let (rebuilt, refusals) = kept.rebuild(token(3), [quarantined.clone().record()]);
+    let (rebuilt, refusals) = rebuilt(&kept, 3, &[quarantined.clone().record()]);
     assert!(found(&rebuilt, None, "/acme/p1").unwrap().0.served().is_some());
     assert_eq!(refusals.len(), 1);
 
-    let (from_disk, again) = Snapshot::build(token(3), rebuilt.records());
+    let from_disk = reread(&rebuilt);
     assert!(found(&from_disk, None, "/acme/p1").unwrap().0.served().is_some());
-    assert_eq!(again, refusals);
+    assert_eq!(from_disk.refusals(0), refusals);
 
     let (closed, refusals) = Snapshot::build(token(3), [quarantined.record()]);
     assert!(found(&closed, None, "/acme/p1").unwrap().0.served().is_none());
@@ -174,7 +201,8 @@ fn a_key_is_gone_once_removed_and_a_new_digest_replaces_the_old() {
     let (removed, _) = rotated.apply(token(3), &[remove(wire::EntityKind::Key, 20)]);
     assert!(removed.key(&new.digest).is_none());
     assert!(snapshot.key(&old.digest).is_some(), "an older copy is untouched");
-    assert_eq!((removed.counts().keys, removed.key_ids.len()), (0, 0));
+    assert_eq!(removed.counts().keys, 0);
+    assert_eq!(removed.subscriptions.given().count(), 0, "nobody refers to the subscription any more");
 }
 
 #[test]
@@ -187,11 +215,85 @@ fn one_key_of_a_hundred_thousand_changes_a_handful_of_leaves() {
     });
     let (before, _) = Snapshot::build(token(1), records);
     let (after, _) = before.apply(token(2), &[put(key(50, 1, &minted))]);
-    assert!(after.keys.leaves_apart(&before.keys) <= 2, "the old digest's leaf and the new one's");
-    assert!(after.key_ids.leaves_apart(&before.key_ids) <= 1);
-    assert!(after.subscriptions.is_same(&before.subscriptions) && after.products.is_same(&before.products));
+    let (by_tag, by_id) = after.keys.leaves_apart(&before.keys);
+    assert!(by_tag <= 2, "the old digest's leaf and the new one's");
+    assert_eq!(by_id, 1);
+    assert!(after.products.is_same(&before.products));
     assert!(after.has_same_upstreams(&before));
     assert_eq!(after.counts().keys, 100_000);
+}
+
+#[test]
+fn of_a_thousand_products_with_a_hundred_endpoints_a_change_compiles_one() {
+    let large = |number: u128| {
+        let mut it = product(number);
+        let routes = (0..100).map(|at| endpoint("GET", &format!("/v1/r{at}/{{id}}"), "http://10.0.0.1:9000/{id}"));
+        it.endpoints = routes.collect();
+        it
+    };
+    let before = built((1..=1_000).map(|number| large(number).record()).collect());
+    assert_eq!((before.counts().products, before.upstream_hosts().count()), (1_000, 1));
+    let mut changed = large(500);
+    changed.release = 2;
+    let (after, _) = before.apply(token(2), &[put(changed)]);
+    let served = |snapshot: &Snapshot, number: u128| {
+        let entry = snapshot.product(&Uuid::from_u128(number)).and_then(|entry| entry.served()).cloned();
+        entry.unwrap()
+    };
+    let compiled = (1..=1_000).filter(|number| !Arc::ptr_eq(&served(&before, *number), &served(&after, *number)));
+    assert_eq!(compiled.collect::<Vec<_>>(), [500]);
+    assert_eq!(after.products.leaves_apart(&before.products), 1);
+    for number in [1, 500, 1_000] {
+        let path = format!("/acme/p{number}/v1/r99/7");
+        let (entry, rest) = found(&after, None, &path).unwrap();
+        let routes = &entry.served().unwrap().routes;
+        let found = routes.find(&http::Method::GET, &rest);
+        assert!(matches!(found, ::snapshot::routes::Found::Endpoint(99, _)), "{path}");
+    }
+}
+
+#[test]
+fn keys_that_share_an_id_or_a_digest_in_a_whole_snapshot_are_all_refused() {
+    let (one, other) = (fixtures::minted(Environment::Live), fixtures::minted(Environment::Live));
+    let twins =
+        [key(20, 11, &one), key(21, 11, &one), key(22, 11, &other), key(22, 12, &fixtures::minted(Environment::Live))];
+    let alone = fixtures::minted(Environment::Live);
+    let records = twins.into_iter().chain([key(23, 11, &alone)]).map(IntoRecord::record);
+    let (snapshot, refusals) = Snapshot::build(token(1), records);
+    assert_eq!((snapshot.counts().keys, refusals.len()), (1, 3), "{refusals:?}");
+    assert!(snapshot.key(&one.digest).is_none() && snapshot.key(&other.digest).is_none());
+    assert!(snapshot.key(&alone.digest).is_some());
+    assert_eq!(reread(&snapshot).counts(), snapshot.counts());
+}
+
+#[test]
+fn a_key_leads_to_its_subscription_and_plan_whatever_came_first_and_never_to_another() {
+    let minted = fixtures::minted(Environment::Live);
+    let (mut snapshot, _) = Snapshot::build(token(1), [key(20, 11, &minted).record()]);
+    let of_key = |snapshot: &Snapshot| {
+        let key = snapshot.key(&minted.digest).unwrap();
+        snapshot.subscription_of(&key).map(|it| (it.id, snapshot.plan_of(it).map(|plan| plan.id)))
+    };
+    assert_eq!(of_key(&snapshot), None);
+    let (eleven, ten) = (Uuid::from_u128(11), Uuid::from_u128(10));
+    for (revision, change, expected) in [
+        (2, put(subscription(12, 1, 10)), None),
+        (3, put(subscription(11, 1, 10)), Some((eleven, None))),
+        (4, put(plan(9, 60)), Some((eleven, None))),
+        (5, put(plan(10, 60)), Some((eleven, Some(ten)))),
+        (6, remove(wire::EntityKind::Subscription, 11), None),
+        (7, put(subscription(13, 1, 10)), None),
+        (8, put(subscription(11, 1, 9)), Some((eleven, Some(Uuid::from_u128(9))))),
+        (9, remove(wire::EntityKind::Plan, 9), Some((eleven, None))),
+        (10, put(plan(8, 60)), Some((eleven, None))),
+    ] {
+        let number = snapshot.subscription(&eleven).map(|it| it.number);
+        snapshot = snapshot.apply(token(revision), &[change]).0;
+        assert_eq!(of_key(&snapshot), expected, "revision {revision}");
+        assert_eq!(of_key(&reread(&snapshot)), expected, "revision {revision}, from disk");
+        let now = snapshot.subscription(&eleven).map(|it| it.number);
+        assert!(number.is_none() || now.is_none() || number == now, "its number stays");
+    }
 }
 
 #[test]
@@ -264,6 +366,8 @@ fn change_of(step: &Step) -> (wire::EntityKind, u128, Option<wire::Record>) {
             let mut it = key(number, 20, &minted);
             it.digest = ::snapshot::key::digest(&[u8::try_from(number).unwrap(), variant]).0.to_vec();
             it.environment = if variant == 3 { 0 } else { it.environment };
+            it.scopes = if variant == 2 { vec!["read".into(), format!("s{number}")] } else { Vec::new() };
+            it.expires_at_ms = (variant == 1).then_some(7);
             (wire::EntityKind::Key, number, Some(it.record()))
         }
         Step::Fleet(fleet_max) => (wire::EntityKind::Fleet, 0, Some(wire::Fleet { fleet_max }.record())),
@@ -298,7 +402,7 @@ proptest! {
         }
         let (rebuilt, refused) = Snapshot::build(token(1), state.into_values());
         prop_assert_eq!(picture(&applied), picture(&rebuilt));
-        prop_assert_eq!(refusals, refused);
+        prop_assert_eq!(refusals, refused.clone());
         prop_assert_eq!(applied.counts(), rebuilt.counts());
         for path in ["/acme/p1", "/acme/p2", "/acme/p3", "/acme/p4", "/acme/shared"] {
             let owner = |snapshot: &Snapshot, host| found(snapshot, host, path).map(|(entry, rest)| (entry.id, rest));
@@ -307,8 +411,9 @@ proptest! {
             }
         }
         // And what goes to disk comes back as the same.
-        let (reread, _) = Snapshot::build(token(1), applied.records());
+        let reread = reread(&applied);
         prop_assert_eq!(picture(&reread), picture(&applied));
+        prop_assert_eq!(reread.refusals(0), refused);
     }
 }
 

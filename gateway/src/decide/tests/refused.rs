@@ -184,7 +184,7 @@ fn a_key_with_scopes_needs_the_endpoints_scope() {
     reader.scopes = vec!["read".to_owned()];
     let delete = || get("/acme/p1/users/7").method("DELETE");
     house.admit(&delete().key(&house.live));
-    let house = House { live: house.live, ..House::new() }.with(reader.clone());
+    let house = house.with(reader.clone());
     let rejected = house.refuse(&delete().key(&house.live));
     assert_eq!(status(&rejected.rejection), (403, "insufficient_scope"));
     assert!(rejected.context.is_some());

@@ -39,14 +39,38 @@ fn an_identity_file_that_holds_no_id_is_a_fault_not_a_new_node() {
     assert!(matches!(Identity::read_or_make(directory.path(), "gw"), Err(IdentityFault::NotAnId(_))));
 }
 
+/// What a message led to, in a form that can be compared.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    /// A whole snapshot of so many records, with this size of the fleet.
+    Full(Token, usize, u32),
+    Delta(Token),
+    Newest(Token),
+    Wait,
+}
+
+fn serving(token: Option<Token>) -> Arc<Snapshot> {
+    let mut snapshot = Snapshot::empty();
+    snapshot.token = token;
+    Arc::new(snapshot)
+}
+
 /// Feeds messages in and answers what the last one led to.
-fn last(messages: Vec<ToGateway>, served: Option<Token>) -> Result<Step, AssemblyFault> {
+fn last(messages: Vec<ToGateway>, served: Option<Token>) -> Result<Outcome, AssemblyFault> {
     let mut assembly = Assembly::default();
-    let mut step = Ok(Step::Wait);
+    let mut outcome = Outcome::Wait;
     for message in messages {
-        step = Ok(assembly.take(message.message, served)?);
+        outcome = match assembly.take(message.message, &serving(served))? {
+            Step::Full { token, building } => {
+                let records = building.records();
+                Outcome::Full(token, records, building.finish(token).0.fleet_max)
+            }
+            Step::Delta { token, .. } => Outcome::Delta(token),
+            Step::Newest(token) => Outcome::Newest(token),
+            Step::Wait => Outcome::Wait,
+        };
     }
-    step
+    Ok(outcome)
 }
 
 #[test]
@@ -79,20 +103,28 @@ fn messages_that_make_no_sense_have_a_fault_each() {
 fn a_heartbeat_between_chunks_changes_nothing() {
     let mut messages = full(token(1, 1), vec![vec![fleet(1)], vec![fleet(2)]]);
     messages.insert(2, heartbeat(token(1, 9)));
-    let Ok(Step::Full { records, .. }) = last(messages, None) else { panic!("not whole") };
-    assert_eq!(records, vec![fleet(1), fleet(2)]);
+    assert_eq!(last(messages, None), Ok(Outcome::Full(token(1, 1), 2, 2)));
 }
 
 #[test]
 fn an_older_full_snapshot_of_the_served_epoch_is_refused_at_its_manifest() {
     let older = full(token(1, 9), vec![vec![fleet(1)]]);
     assert_eq!(last(older.clone(), Some(token(1, 10))), Err(AssemblyFault::Older { offered: 9, served: 10 }));
-    assert!(matches!(last(older.clone(), Some(token(1, 9))), Ok(Step::Full { .. })));
-    assert!(matches!(last(older, Some(token(2, 10))), Ok(Step::Full { .. })), "another epoch is not compared");
+    assert!(matches!(last(older.clone(), Some(token(1, 9))), Ok(Outcome::Full(..))));
+    assert!(matches!(last(older, Some(token(2, 10))), Ok(Outcome::Full(..))), "another epoch is not compared");
 }
 
 #[test]
 fn a_heartbeat_of_a_control_plane_that_still_builds_is_a_sign_of_life() {
     let heartbeat = to_gateway::Message::Heartbeat(wire::Heartbeat { newest: None });
-    assert_eq!(last(vec![ToGateway { message: Some(heartbeat) }], Some(token(1, 1))), Ok(Step::Wait));
+    assert_eq!(last(vec![ToGateway { message: Some(heartbeat) }], Some(token(1, 1))), Ok(Outcome::Wait));
+}
+
+#[test]
+fn a_transfer_that_is_broken_off_and_begun_anew_holds_nothing_of_the_first() {
+    let mut messages = full(token(1, 5), vec![vec![fleet(7), fleet(8)], vec![fleet(9)]]);
+    messages.truncate(2);
+    messages.extend(full(token(1, 6), vec![vec![fleet(3)]]));
+    let held = serving(Some(token(1, 4)));
+    assert_eq!(last(messages, held.token), Ok(Outcome::Full(token(1, 6), 1, 3)));
 }

@@ -72,7 +72,7 @@ fn the_upstream_learns_the_caller_in_plain_ascii() {
     let known = KnownSubscription {
         product: Arc::clone(product),
         endpoint: Arc::clone(&product.endpoints[0]),
-        key: Arc::clone(snapshot.key(&minted.digest).unwrap()),
+        key: snapshot.key(&minted.digest).unwrap(),
         subscription: Arc::clone(snapshot.subscription(&Uuid::from_u128(11)).unwrap()),
         plan: Arc::clone(snapshot.plan(&Uuid::from_u128(10)).unwrap()),
     };
