@@ -57,6 +57,7 @@ impl Shop {
 async fn operator(world: &World) -> Rest {
     let database = control_plane::settings::Database {
         url: Secret::new(world.database_url.clone()),
+        ca_file: None,
         pool_size: 2,
         migrate_at_start: false,
     };
