@@ -12,6 +12,7 @@ pub mod document;
 pub mod dunning;
 pub mod issue;
 pub mod job;
+pub mod metrics;
 pub mod verify;
 
 #[cfg(test)]

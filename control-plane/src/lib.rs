@@ -19,6 +19,7 @@ pub mod migrate;
 pub mod passwords;
 pub mod postgres;
 pub mod publish;
+pub mod quota_reconcile;
 pub mod quota_seed;
 pub mod router;
 pub mod server;

@@ -2,12 +2,12 @@
 //! usage that Postgres holds. Any number of control planes may do it at once; a count that is there is never touched. Refuses to
 //! be exact beyond what has been counted in Postgres so far.
 
-mod desk;
+pub(crate) mod desk;
 mod member;
 mod metrics;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::convert::Infallible;
 use std::time::Duration;

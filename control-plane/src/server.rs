@@ -11,12 +11,14 @@ use uuid::Uuid;
 
 use crate::api::health::Readiness;
 use crate::api::state::AppState;
+use crate::billing::metrics::BillingMetrics;
 use crate::changes::Revisions;
 use crate::jobs::{JobMetrics, Queue, Scheduler};
 use crate::live::{Live, LiveMetrics, Pace};
 use crate::metering::MeteringMetrics;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
+use crate::quota_reconcile::{QuotaReconcileMetrics, Reconciler};
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::throttle::Throttles;
@@ -57,12 +59,15 @@ fn start_parts(settings: Settings, shutdown: &CancellationToken) -> anyhow::Resu
     let store = Store::new(&settings.database, metrics.clone())?;
     let revisions = Revisions::start(store.clone(), settings.retention.config_change_days, shutdown);
     let queue = Queue::new(settings.usage.redis_url.as_ref().map(|url| url.expose()))?;
+    let quotas = Reconciler::new(settings.limits_redis.clone(), QuotaReconcileMetrics::register(metrics.registry())?);
     let (jobs, job_metrics) =
-        (jobs::all(&settings.retention, settings.billing), JobMetrics::register(metrics.registry())?);
+        (jobs::all(&settings.retention, settings.billing, quotas), JobMetrics::register(metrics.registry())?);
     let scheduler = Scheduler::new(store.clone(), queue, jobs, Uuid::now_v7().to_string(), job_metrics);
     watched::spawn("jobs", shutdown, scheduler.run(shutdown.clone()));
     let gauges = MeteringMetrics::register(metrics.registry())?;
     watched::spawn("metering", shutdown, metering::watch(store.clone(), gauges, shutdown.clone()));
+    let billing = BillingMetrics::register(metrics.registry())?;
+    watched::spawn("billing gauges", shutdown, billing.watch(store.clone(), shutdown.clone()));
     let live_metrics = LiveMetrics::register(metrics.registry())?;
     let live = Live::start(store.clone(), &settings.usage, live_metrics, Pace::default(), shutdown)?;
     Ok(AppState {

@@ -7,6 +7,7 @@ pub mod analytics;
 pub mod audit;
 pub mod billing_events;
 pub mod billing_months;
+pub mod billing_totals;
 pub mod budgets;
 pub mod catalog;
 pub mod changes;

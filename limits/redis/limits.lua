@@ -59,6 +59,8 @@ local COUNTS, COUNTS_BYTES, NEWEST = '<I4I4I4I4I4I4I4I4I4I4I4I4I4', 4 * SUBS, '<
 local LIVELY_SLIDING, LIVELY_NEWEST = '<ddddI4I4I4I4I4I4I4I4I4I4I4I4I4', '<ddddI4'
 -- period, used
 local SEED, SEED_BYTES = '<I4I8', 12
+-- period, least, excess, since_us; and the answer: before, after, credited, born_us, since_us
+local MEND, MEND_BYTES, MENDED = '<I4I8I8I8', 28, '<I8I8I8I8I8'
 
 -- Lua's own functions, which Redis gives to calls and not yet to the loading of a library.
 local floor, ceil, min, max, pack, read
@@ -443,5 +445,32 @@ local function seed(keys, args)
   return 1
 end
 
+-- Holds a known count of a period against another one: takes off what was found to be too much, unless somebody has done so since it
+-- was found, and leaves no less than `least`. Refunds of what was granted before do not go into it any more. Tells the count, or
+-- nothing where there is none.
+local function mend(keys, args)
+  if not pack then prepare() end
+  if #keys ~= 1 or #args ~= 1 or #args[1] ~= MEND_BYTES then return refuse('mend') end
+  local period, least, excess, found_since = read(MEND, args[1])
+  if least > EXACT_MAX or excess > EXACT_MAX or found_since > EXACT_MAX then return refuse('mend') end
+  local value = redis.call('GET', keys[1])
+  local length = value and #value
+  if length ~= BOTH_BYTES and length ~= BOTH_BYTES + COUNTS_BYTES then return '' end
+  local kind, counted, known, born, rate, size, month, since, dies, credited, used, mark, spent = read(BOTH, value)
+  if counted ~= 1 or month ~= period then return '' end
+  local before, was_since = spent, since
+  if excess > 0 and since == found_since then
+    spent, since = max(spent - excess, 0), max(clock_us(), since + 1)
+  end
+  spent = max(spent, least)
+  if spent ~= before or since ~= was_since then
+    value = pack(BOTH, kind, counted, known, born, rate, size, month, since, dies, credited, used, mark, spent)
+      .. string.sub(value, BOTH_BYTES + 1)
+    redis.call('SET', keys[1], value, 'KEEPTTL')
+  end
+  return pack(MENDED, before, spent, credited, born, since)
+end
+
 redis.register_function('apihub_limits_v1_exchange', exchange)
 redis.register_function('apihub_limits_v1_seed', seed)
+redis.register_function('apihub_limits_v1_mend', mend)

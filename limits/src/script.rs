@@ -23,6 +23,8 @@ pub const LIBRARY: &str = "apihub_limits_v1";
 pub const EXCHANGE: &str = "apihub_limits_v1_exchange";
 /// The function that puts a lost count of a period back.
 pub const SEED: &str = "apihub_limits_v1_seed";
+/// The function that holds a known count of a period against another one.
+pub const MEND: &str = "apihub_limits_v1_mend";
 
 /// Which keys share one link: its numbers, and one message under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +73,38 @@ pub fn read_reply(bytes: &[u8]) -> Result<Reply, BadReply> {
 /// The call that sets a period's count where it is absent, and only there; it answers 1 if it did, else 0.
 pub fn seed(prefix: &str, key: u64, period: u32, used: u64) -> Call {
     Call { keys: vec![state_key(prefix, key)], argument: pack::seed(period, used) }
+}
+
+/// What is asked of a period's count. Nothing but zeros: to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mend {
+    pub period: u32,
+    /// No less than this may have been used.
+    pub least: u64,
+    /// So many are too much, if nobody has taken them off since `since_us`.
+    pub excess: u64,
+    pub since_us: u64,
+}
+
+/// A period's count as it was found and as it was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mended {
+    pub before: u64,
+    pub after: u64,
+    /// Tokens given back since `born_us`.
+    pub credited: u64,
+    pub born_us: u64,
+    /// When the count was begun or last lowered.
+    pub since_us: u64,
+}
+
+pub fn mend(prefix: &str, key: u64, mend: Mend) -> Call {
+    Call { keys: vec![state_key(prefix, key)], argument: pack::mend(mend) }
+}
+
+/// What `MEND` answers; `None`: no count of this period is there.
+pub fn read_mended(bytes: &[u8]) -> Result<Option<Mended>, BadReply> {
+    if bytes.is_empty() { Ok(None) } else { pack::mended(bytes).map(Some) }
 }
 
 /// Where a key's bucket or window lies, and its month.

@@ -160,6 +160,8 @@ pub enum SubscriptionStatus {
 pub struct Period {
     pub id: u32,
     pub ends_at_ms: i64,
+    /// In the place of the plan's: of a month of which it was held a part only.
+    pub included: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

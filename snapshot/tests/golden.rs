@@ -105,8 +105,8 @@ fn subscription() -> wire::Subscription {
         status: wire::SubscriptionStatus::PastDue.into(),
         override_requests_per_minute: Some(1_200),
         override_burst_limit: Some(1_200),
-        period: Some(wire::Period { id: 202_611, ends_at_ms: 1_796_083_200_000 }),
-        next_period: Some(wire::Period { id: 202_612, ends_at_ms: 1_798_761_600_000 }),
+        period: Some(wire::Period { id: 202_611, ends_at_ms: 1_796_083_200_000, included_requests: None }),
+        next_period: Some(wire::Period { id: 202_612, ends_at_ms: 1_798_761_600_000, included_requests: None }),
         cancel_at_ms: Some(1_796_083_200_000),
         refuse_unpaid_from_ms: Some(1_795_000_000_000),
     }

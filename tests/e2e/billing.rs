@@ -4,13 +4,9 @@
 use std::process::{Command, Output};
 
 use apihub::rest::Rest;
-use control_plane::bootstrap::ensure_admin;
 use serde_json::{Value, json};
-use settings::Secret;
 
 use crate::harness::{Catalog, World, eventually};
-
-const ADMIN: (&str, &str) = ("root@example.com", "a long enough passphrase");
 
 struct Shop {
     world: World,
@@ -26,7 +22,7 @@ impl Shop {
         let ann = world.publisher("ann").await;
         let draft = ann.product("api").endpoint("GET", "/x", &world.upstream.url());
         let catalog = draft.plan(json!({ "price": "1000" })).publish().await;
-        let admin = operator(&world).await;
+        let admin = world.operator().await;
         Shop { admin, ann: ann.rest.clone(), organization: ann.organization.clone(), catalog, world }
     }
 
@@ -52,19 +48,6 @@ impl Shop {
         command.args(["billing", "verify", "--config"]).arg(self.world.dir().join("control-plane0.toml")).args(more);
         command.env("DATABASE_URL", &self.world.database_url).env("APIHUB_FEED_TOKEN", "not needed").output().unwrap()
     }
-}
-
-async fn operator(world: &World) -> Rest {
-    let database = control_plane::settings::Database {
-        url: Secret::new(world.database_url.clone()),
-        ca_file: None,
-        pool_size: 2,
-        migrate_at_start: false,
-    };
-    let metrics = control_plane::metrics::Metrics::new().unwrap();
-    let store = control_plane::store::Store::new(&database, metrics).unwrap();
-    ensure_admin(&store, ADMIN.0, &Secret::new(ADMIN.1)).await.unwrap();
-    Rest::sign_in(&world.control_planes[0].url, ADMIN.0, ADMIN.1).await.unwrap()
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub mod breaking_disk;
 pub mod fault_proxy;
+mod operator;
 mod ports;
 mod postgres;
 mod publisher;

@@ -7,6 +7,7 @@ mod harness;
 
 mod answers;
 mod billing;
+mod caps;
 mod disk;
 mod fast_101;
 mod faults;

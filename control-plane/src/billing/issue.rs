@@ -211,18 +211,7 @@ async fn write_lines(
 
 /// A line as the database keeps it.
 pub fn row_of(line: &Line, currency: &str) -> Result<LineRow, TooLarge> {
-    Ok(LineRow {
-        kind: line.kind,
-        subscription: line.subscription,
-        plan: line.plan,
-        month: line.month,
-        description: line.description.clone(),
-        quantity: line.quantity,
-        unit_price: line.unit_price,
-        amount: line.amount.decimal(currency)?,
-        from: line.from,
-        until: line.until,
-    })
+    Ok(line.with_amount(line.amount.decimal(currency)?))
 }
 
 async fn issue(

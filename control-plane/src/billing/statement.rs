@@ -1,14 +1,13 @@
 //! What a consumer owes a publisher for a month, as lines: charges of the month, corrections of earlier ones, then prepaid credit.
 //! Pure. The total is the sum of the lines by construction. Refuses a negative total: what is left over becomes credit.
 
-use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
 use super::money::{Minor, TooLarge};
 use super::rating::{Charge, ChargeKind, Rated};
-use crate::domain::invoice::LineKind;
+use crate::domain::invoice::{self, LineKind};
 
 #[cfg(test)]
 mod tests;
@@ -37,19 +36,7 @@ pub struct Settled {
     pub billed: Minor,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Line {
-    pub kind: LineKind,
-    pub subscription: Option<Uuid>,
-    pub plan: Option<Uuid>,
-    pub month: Option<Date>,
-    pub description: String,
-    pub quantity: Decimal,
-    pub unit_price: Decimal,
-    pub amount: Minor,
-    pub from: Option<Timestamp>,
-    pub until: Option<Timestamp>,
-}
+pub type Line = invoice::Line<Minor>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statement {

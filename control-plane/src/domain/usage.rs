@@ -71,6 +71,7 @@ pub enum Outcome {
 
 pub const RATE_LIMITED: Outcome = Outcome::Refused("rate_limited");
 pub const QUOTA_EXCEEDED: Outcome = Outcome::Refused("quota_exceeded");
+pub const UNPAID: Outcome = Outcome::Refused("payment_required");
 
 /// What a request did, or many alike: all that a count or a bill asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +126,11 @@ impl Kind {
     /// Refused with 429.
     pub fn is_limited(&self) -> bool {
         self.outcome == RATE_LIMITED || self.outcome == QUOTA_EXCEEDED
+    }
+
+    /// Refused with 402.
+    pub fn is_unpaid(&self) -> bool {
+        self.outcome == UNPAID
     }
 
     /// As `usage_logs.verdict` holds it: 'admitted', or the code of the rejection.

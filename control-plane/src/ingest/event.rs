@@ -8,7 +8,9 @@ use prost::Message;
 use snapshot::wire;
 use uuid::Uuid;
 
-use crate::domain::usage::{Batch, BatchId, Compacted, Event, Kind, Outcome, Producer, QUOTA_EXCEEDED, RATE_LIMITED};
+use crate::domain::usage::{
+    Batch, BatchId, Compacted, Event, Kind, Outcome, Producer, QUOTA_EXCEEDED, RATE_LIMITED, UNPAID,
+};
 
 /// Largest entry, encoded, in bytes: several times what a gateway sends.
 pub(super) const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -172,7 +174,7 @@ fn outcome(verdict: i32) -> Result<Outcome, &'static str> {
         Ok(wire::Verdict::Proxied) => Ok(Outcome::Proxied),
         Ok(wire::Verdict::UpstreamError) => Ok(Outcome::Failed),
         Ok(wire::Verdict::ClientGone) => Ok(Outcome::ClientGone),
-        Ok(wire::Verdict::Unpaid) => Ok(Outcome::Refused("payment_required")),
+        Ok(wire::Verdict::Unpaid) => Ok(UNPAID),
         Ok(wire::Verdict::Forbidden) => Ok(Outcome::Refused("forbidden")),
         Ok(wire::Verdict::RateLimited) => Ok(RATE_LIMITED),
         Ok(wire::Verdict::QuotaExceeded) => Ok(QUOTA_EXCEEDED),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::Job;
+use crate::quota_reconcile::Reconciler;
 use crate::settings::{Billing, Retention};
 use crate::store::{self, Store, usage};
 use crate::{billing, housekeeping, metering};
@@ -13,8 +14,8 @@ const ROLL_UP_INTERVAL: Duration = Duration::from_secs(10);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 
-pub fn all(retention: &Retention, terms: Billing) -> Vec<Job> {
-    vec![
+pub fn all(retention: &Retention, terms: Billing, quotas: Option<Reconciler>) -> Vec<Job> {
+    let mut jobs = vec![
         with(retention, "usage_partitions", HOUR, |store, retention| async move {
             Ok(store::housekeeping::keep_partitions(&store, &retention).await?)
         }),
@@ -33,7 +34,9 @@ pub fn all(retention: &Retention, terms: Billing) -> Vec<Job> {
             Ok(billing::job::run_once(&store, &terms, None).await.map(|_| ())?)
         }),
         Job::new("expired_rows", HOUR, |store| async move { Ok(housekeeping::remove_expired(&store).await?) }),
-    ]
+    ];
+    jobs.extend(quotas.map(Reconciler::job));
+    jobs
 }
 
 fn with<F>(

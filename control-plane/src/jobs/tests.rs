@@ -275,7 +275,7 @@ async fn every_job_of_ours_succeeds_on_a_new_database() {
         grace_days: 7,
         simulation_clock: false,
     };
-    for job in all(&retention, billing) {
+    for job in all(&retention, billing, None) {
         (job.work)(world.rows.store.clone()).await.unwrap_or_else(|error| panic!("{}: {error:#}", job.name));
     }
 }

@@ -155,11 +155,16 @@ fn subscription(row: SubscriptionRow) -> wire::Subscription {
         status: status.into(),
         override_requests_per_minute: row.override_requests_per_minute.map(unsigned),
         override_burst_limit: row.override_burst_limit.map(unsigned),
-        period: row.period_end_ms.map(|ends_at_ms| wire::Period { id: period, ends_at_ms }),
-        next_period: row
-            .next_period_id
-            .zip(row.next_period_end_ms)
-            .map(|(id, ends_at_ms)| wire::Period { id: unsigned(id), ends_at_ms }),
+        period: row.period_end_ms.map(|ends_at_ms| wire::Period {
+            id: period,
+            ends_at_ms,
+            included_requests: row.period_included.map(meter_id),
+        }),
+        next_period: row.next_period_id.zip(row.next_period_end_ms).map(|(id, ends_at_ms)| wire::Period {
+            id: unsigned(id),
+            ends_at_ms,
+            included_requests: None,
+        }),
         cancel_at_ms: row.cancel_at_ms,
         refuse_unpaid_from_ms: row.refuse_unpaid_from_ms,
     }

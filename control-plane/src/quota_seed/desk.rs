@@ -1,9 +1,9 @@
-//! What is asked of Redis: since when it has been whole, which counts are missed, and to put one back. Decides nothing about
-//! usage, and keeps no state but its connection.
+//! What is asked of Redis: since when it has been whole, which counts are missed, to put one back, and to hold one against
+//! another. Decides nothing about usage, and keeps no state but its connection.
 
 use std::time::Duration;
 
-use limits::script::{self, SEED};
+use limits::script::{self, MEND, Mend, Mended, SEED};
 use limits_redis::{Connection, LimitsRedis, OpenFault, Patience};
 use redis::{Cmd, FromRedisValue, RedisError};
 
@@ -15,18 +15,18 @@ const PATIENCE: Patience = Patience { connect: Duration::from_secs(2), response:
 /// two.
 const SETTLE_S: u64 = 3;
 
-pub(super) struct Desk {
+pub(crate) struct Desk {
     redis: LimitsRedis,
     connection: Option<Connection>,
 }
 
 impl Desk {
-    pub(super) fn new(redis: LimitsRedis) -> Desk {
+    pub(crate) fn new(redis: LimitsRedis) -> Desk {
         Desk { redis, connection: None }
     }
 
     /// Anew: a sentinel may know another master by now.
-    pub(super) async fn connect(&mut self) -> Result<(), OpenFault> {
+    pub(crate) async fn connect(&mut self) -> Result<(), OpenFault> {
         self.connection = Some(Connection::open(&self.redis, PATIENCE).await?);
         Ok(())
     }
@@ -56,7 +56,7 @@ impl Desk {
     }
 
     /// Sets the counts that are absent; answers how many were.
-    pub(super) async fn seed(&mut self, used: &[UsedInPeriod]) -> Result<u64, RedisError> {
+    pub(crate) async fn seed(&mut self, used: &[UsedInPeriod]) -> Result<u64, RedisError> {
         let mut seeded = 0;
         for one in used {
             let (Ok(meter), Ok(period)) = (u64::try_from(one.subscription), u32::try_from(one.period)) else {
@@ -67,6 +67,14 @@ impl Desk {
             seeded += self.line()?.call::<u64>(SEED, &call).await?;
         }
         Ok(seeded)
+    }
+
+    /// Holds the count of a subscription's live requests against another one; `None` where Redis has none of this period.
+    pub(crate) async fn mend(&mut self, subscription: u64, mend: Mend) -> Result<Option<Mended>, RedisError> {
+        let call = script::mend(&self.redis.prefix, subscription * 2, mend);
+        let answer: Vec<u8> = self.line()?.call(MEND, &call).await?;
+        script::read_mended(&answer)
+            .map_err(|error| RedisError::from((redis::ErrorKind::UnexpectedReturnType, "mend", error.to_string())))
     }
 
     async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {

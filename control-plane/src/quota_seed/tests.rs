@@ -1,10 +1,11 @@
 //! A lost count comes back as Postgres knows it, once, whoever puts it back; with the real function in a real Redis.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use limits::policy::Algorithm;
 use limits::script::{self, EXCHANGE, Lane};
-use limits::wire::{Ask, QuotaAsk, QuotaLeft, Reply, Request, Verdict};
+use limits::wire::{Ask, QuotaAsk, QuotaLeft, Refund, Reply, Request, Verdict};
 use limits_redis::RedisKind;
 use prometheus::Registry;
 use redis::aio::MultiplexedConnection;
@@ -23,18 +24,18 @@ const INCLUDED: u64 = 100;
 /// Beyond it a test has hung.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-struct World {
-    rows: Rows,
+pub(crate) struct World {
+    pub(crate) rows: Rows,
     redis: PrivateRedis,
     metrics: QuotaSeedMetrics,
-    subscription: i64,
-    live_key: i64,
+    pub(crate) subscription: i64,
+    pub(crate) live_key: i64,
     test_key: i64,
     _dir: TempDir,
 }
 
 impl World {
-    async fn start() -> World {
+    pub(crate) async fn start() -> World {
         let dir = tempfile::Builder::new().prefix("rd").tempdir_in("/tmp").unwrap();
         let redis = PrivateRedis::start(&dir.path().join("r"), false).unwrap();
         let rows = Rows::start().await;
@@ -55,7 +56,7 @@ impl World {
         redis::Client::open(self.redis.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
     }
 
-    async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+    pub(crate) async fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(*word);
@@ -64,7 +65,7 @@ impl World {
     }
 
     /// Requests of a key in a quarter of an hour: so many admitted, so many of them failed by us.
-    async fn use_up(&self, key: i64, quarter_hour: &str, admitted: i64, failed: i64) {
+    pub(crate) async fn use_up(&self, key: i64, quarter_hour: &str, admitted: i64, failed: i64) {
         let sql = format!(
             "INSERT INTO usage_quarter_hours AS u (subscription_meter_id, quarter_hour, key_meter_id, plan_meter_id, endpoint_meter_id,
                  status_class, product_meter_id, request_count, admitted_count, failed_count, limited_count, billable_count,
@@ -74,43 +75,54 @@ impl World {
              DO UPDATE SET request_count = u.request_count + $3, admitted_count = u.admitted_count + $3"
         );
         self.rows.sql(&sql, &[&self.subscription, &key, &admitted, &failed]).await;
+        let mark = format!(
+            "INSERT INTO usage_dirty (subscription_meter_id, product_meter_id, key_meter_id, hour, used_at)
+             VALUES ($1, 1, $2, date_trunc('hour', timestamptz '{quarter_hour}', 'UTC'), '{quarter_hour}')"
+        );
+        self.rows.sql(&mark, &[&self.subscription, &key]).await;
     }
 
-    fn seeder(&self) -> DropGuard {
+    pub(crate) fn limits(&self) -> LimitsRedis {
         let urls = vec![Secret::new(self.redis.url())];
-        let redis = LimitsRedis { urls, kind: RedisKind::Single, ca_file: None, prefix: PREFIX.into() };
-        let seeder = QuotaSeed::new(self.rows.store.clone(), Some(redis), self.metrics.clone()).unwrap();
+        LimitsRedis { urls, kind: RedisKind::Single, ca_file: None, prefix: PREFIX.into() }
+    }
+
+    pub(crate) fn seeder(&self) -> DropGuard {
+        let seeder = QuotaSeed::new(self.rows.store.clone(), Some(self.limits()), self.metrics.clone()).unwrap();
         let stop = CancellationToken::new();
         tokio::spawn(seeder.run(stop.clone()));
         stop.drop_guard()
     }
 
-    fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("{}:{PERIOD}", self.subscription * 2)
     }
 
     /// As a gateway that misses the count does.
-    async fn miss(&self, name: &str) {
+    pub(crate) async fn miss(&self, name: &str) {
         let _new: u64 = self.command(&["SADD", "rl:unseeded", name]).await;
     }
 
-    fn gateway(&self) -> Gateway<'_> {
-        Gateway { world: self, epoch: 0, send: 0, key: u64::try_from(self.subscription).unwrap() * 2 }
+    pub(crate) fn gateway(&self) -> Gateway<'_> {
+        static BIRTHS: AtomicU64 = AtomicU64::new(1);
+        let birth = BIRTHS.fetch_add(1, Ordering::Relaxed);
+        Gateway { world: self, birth, epoch: 0, send: 0, key: u64::try_from(self.subscription).unwrap() * 2 }
     }
 }
 
 /// A node's side of the real function, without its own limits: it takes whatever Redis grants.
-struct Gateway<'a> {
+pub(crate) struct Gateway<'a> {
     world: &'a World,
+    birth: u64,
     epoch: u64,
     send: u64,
     key: u64,
 }
 
 impl Gateway<'_> {
-    async fn exchange(&mut self, asks: Vec<Ask>) -> Reply {
+    pub(crate) async fn exchange(&mut self, asks: Vec<Ask>) -> Reply {
         self.send += 1;
-        let request = Request { node: 9, epoch: self.epoch, birth: 1, send: self.send, debts: 0, asks };
+        let request = Request { node: 9, epoch: self.epoch, birth: self.birth, send: self.send, debts: 0, asks };
         let call = script::exchange(PREFIX, Lane::Whole, &request);
         let mut redis = self.world.redis().await;
         let mut load = redis::cmd("FUNCTION");
@@ -123,7 +135,12 @@ impl Gateway<'_> {
     }
 
     /// Asks for tokens against a hard quota; answers how many came, and what is left of the month.
-    async fn take(&mut self, want: u32) -> (u32, QuotaLeft) {
+    pub(crate) async fn take(&mut self, want: u32) -> (u32, QuotaLeft) {
+        let reply = self.say(want, None).await;
+        (reply.grants[0].tokens, reply.grants[0].quota.unwrap())
+    }
+
+    pub(crate) async fn say(&mut self, want: u32, refund: Option<Refund>) -> Reply {
         let ask = Ask {
             key: self.key,
             revision: 1,
@@ -132,13 +149,13 @@ impl Gateway<'_> {
             burst: 60_000,
             debt: 0,
             want,
-            refund: None,
+            refund,
             quota: Some(QuotaAsk { period: PERIOD, included: INCLUDED, hard: true }),
         };
         loop {
             let reply = self.exchange(if self.epoch == 0 { vec![] } else { vec![ask] }).await;
             match reply.verdict {
-                Verdict::Done => return (reply.grants[0].tokens, reply.grants[0].quota.unwrap()),
+                Verdict::Done => return reply,
                 Verdict::Admitted { epoch } => self.epoch = epoch,
                 Verdict::Superseded => self.epoch = 0,
                 Verdict::Stale => panic!("nothing was repeated"),
@@ -146,7 +163,7 @@ impl Gateway<'_> {
         }
     }
 
-    async fn wait_until_seeded(&mut self) -> QuotaLeft {
+    pub(crate) async fn wait_until_seeded(&mut self) -> QuotaLeft {
         let seeded = async {
             loop {
                 match self.take(0).await.1 {

@@ -2,6 +2,7 @@
 //! statement is bound to whose usage is looked at; the coarsest rollup that answers is read. Refuses to bill from any of it.
 
 mod compose;
+mod logged;
 mod names;
 mod quotas;
 mod rank;

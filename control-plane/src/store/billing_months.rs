@@ -193,11 +193,13 @@ pub async fn publishers(tx: &Transaction<'_>, after: Option<Uuid>, limit: i64) -
 /// caller has locked the publisher's clock.
 pub async fn end_by_clock(tx: &Transaction<'_>, month: &MonthRow) -> Result<(), StoreError> {
     let sql = "-- billing_months.mark
-        INSERT INTO billing_marks (organization_id, month, subscription_meter_id, plan_meter_id, quarter_hour, billable_count)
-        SELECT $1::uuid, $2::date, u.subscription_meter_id, u.plan_meter_id, u.quarter_hour, sum(u.billable_count)
+        INSERT INTO billing_marks (organization_id, month, subscription_meter_id, plan_meter_id, quarter_hour, billable_count, used_count)
+        SELECT $1::uuid, $2::date, u.subscription_meter_id, u.plan_meter_id, u.quarter_hour, sum(u.billable_count),
+            coalesce(sum(u.admitted_count - u.failed_count) FILTER (WHERE k.environment = 'live'), 0)
         FROM usage_quarter_hours u JOIN api_products p ON p.meter_id = u.product_meter_id
+        LEFT JOIN api_keys k ON k.meter_id = u.key_meter_id
         WHERE p.organization_id = $1 AND u.quarter_hour = date_bin('15 minutes', now(), timestamptz '2000-01-01 00:00:00+00')
-        GROUP BY 3, 4, 5 HAVING sum(u.billable_count) > 0";
+        GROUP BY 3, 4, 5 HAVING sum(u.billable_count) > 0 OR sum(u.admitted_count) > 0";
     tx.execute_cached(sql, &[&month.organization, &month.month]).await?;
     let sql = "-- billing_months.end_by_clock
         UPDATE billing_months SET ended_by_clock = true,

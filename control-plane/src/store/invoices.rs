@@ -11,7 +11,7 @@ use super::billing_months::MonthRow;
 use super::ratings::Pair;
 use super::row::closed_text;
 use super::{After, StoreError, Transaction, Values};
-use crate::domain::invoice::{InvoiceStatus, LineKind};
+use crate::domain::invoice::{InvoiceStatus, Line, LineKind};
 
 #[derive(Clone, Debug)]
 pub struct InvoiceRow {
@@ -42,19 +42,7 @@ pub struct InvoiceRow {
     pub updated_at: Timestamp,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct LineRow {
-    pub kind: LineKind,
-    pub subscription: Option<Uuid>,
-    pub plan: Option<Uuid>,
-    pub month: Option<Date>,
-    pub description: String,
-    pub quantity: Decimal,
-    pub unit_price: Decimal,
-    pub amount: Decimal,
-    pub from: Option<Timestamp>,
-    pub until: Option<Timestamp>,
-}
+pub type LineRow = Line<Decimal>;
 
 /// Which list is asked for.
 #[derive(Clone, Copy, Debug)]

@@ -69,6 +69,8 @@ pub struct SubscriptionRow {
     pub override_burst_limit: Option<i32>,
     pub period_id: i32,
     pub period_end_ms: Option<i64>,
+    /// Where it is not the plan's: what its plans include together in this period, each by its seconds.
+    pub period_included: Option<i64>,
     pub next_period_id: Option<i32>,
     pub next_period_end_ms: Option<i64>,
     pub cancel_at_ms: Option<i64>,
@@ -145,7 +147,7 @@ macro_rules! plans_sql {
 
 // A cancelled subscription stays while it has keys, so that their holder reads 403 and not 401. The next period is the next
 // month of the publisher: for gateways that lose touch at the turn of a month. Gateways know one time, that of events: a publisher
-// whose billing time was moved ahead has his ends told that much earlier.
+// whose billing time was moved ahead has his ends told that much earlier. Whoever held his plan all the period has what it includes.
 macro_rules! subscriptions_sql {
     ($name:literal, $filter:literal) => {
         concat!(
@@ -159,8 +161,12 @@ macro_rules! subscriptions_sql {
                 ((extract(epoch FROM (m.month + interval '2 months') AT TIME ZONE z.time_zone) - k.ahead_s)
                     * 1000)::bigint AS next_period_end_ms,
                 ((extract(epoch FROM s.cancel_at) - k.ahead_s) * 1000)::bigint AS cancel_at_ms,
-                ((extract(epoch FROM s.refuse_unpaid_from) - k.ahead_s) * 1000)::bigint AS refuse_unpaid_from_ms
+                ((extract(epoch FROM s.refuse_unpaid_from) - k.ahead_s) * 1000)::bigint AS refuse_unpaid_from_ms,
+                CASE WHEN t.subscription_id IS NOT NULL AND l.included_requests IS NOT NULL
+                    THEN nullif(included_in_period(s.id, s.period_start, s.period_end), l.included_requests) END AS period_included
              FROM subscriptions s
+             JOIN plans l ON l.id = s.plan_id
+             LEFT JOIN subscription_terms t ON t.subscription_id = s.id AND t.ends_at IS NULL AND t.starts_at > s.period_start
              JOIN organizations o ON o.id = s.organization_id
              JOIN api_products p ON p.id = s.product_id
              JOIN organizations z ON z.id = p.organization_id
@@ -362,6 +368,7 @@ fn subscription(row: &Row) -> Result<SubscriptionRow, tokio_postgres::Error> {
         next_period_end_ms: row.try_get(12)?,
         cancel_at_ms: row.try_get(13)?,
         refuse_unpaid_from_ms: row.try_get(14)?,
+        period_included: row.try_get(15)?,
     })
 }
 

@@ -64,7 +64,7 @@ impl Terms {
     ) -> Terms {
         let month = quota.zip(period_at(subscription, now.unix_ms)).map(|(quota, period)| Month {
             period: period.id,
-            included: quota.included,
+            included: period.included.unwrap_or(quota.included),
             hard: quota.hard,
             ends_at_ms: period.ends_at_ms,
         });

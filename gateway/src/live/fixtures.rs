@@ -70,7 +70,7 @@ pub(crate) fn subscription(number: u128, product: u128, plan: u128) -> wire::Sub
         consumer_id: id(number + 1_000),
         consumer_username: format!("consumer{number}"),
         status: wire::SubscriptionStatus::Active.into(),
-        period: Some(wire::Period { id: 1, ends_at_ms: i64::MAX / 2 }),
+        period: Some(wire::Period { id: 1, ends_at_ms: i64::MAX / 2, included_requests: None }),
         ..wire::Subscription::default()
     }
 }

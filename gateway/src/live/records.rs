@@ -64,7 +64,11 @@ fn subscription_record(subscription: &Subscription) -> wire::Subscription {
         SubscriptionStatus::PastDue => wire::SubscriptionStatus::PastDue,
         SubscriptionStatus::Cancelled => wire::SubscriptionStatus::Cancelled,
     };
-    let period = |period: Period| wire::Period { id: period.id, ends_at_ms: period.ends_at_ms };
+    let period = |period: Period| wire::Period {
+        id: period.id,
+        ends_at_ms: period.ends_at_ms,
+        included_requests: period.included,
+    };
     wire::Subscription {
         id: subscription.id.as_bytes().to_vec(),
         meter_id: subscription.meter_id,

@@ -75,24 +75,52 @@ pub fn open(settings: UsageSettings, metrics: Arc<Metrics>) -> Result<(UsageReco
     // The error is not passed on: it may quote the URL, and with it a password.
     let link = || RedisLink::new(url.expose(), &settings.stream).map_err(|_| UsageError::Url);
     let (link, live_link) = (link()?, link()?);
-    let epoch = Uuid::now_v7();
-    let shown = settings.dir.display().to_string();
-    let disk = |error| UsageError::Disk(shown.clone(), error);
-    let dir = EpochDir::create(&settings.dir, epoch).map_err(disk)?;
-    let spool = Spool::create(&dir.path, settings.node_id, epoch, settings.spool_bytes_max);
-    let spool = spool.map_err(|error| match error {
-        SpoolError::Disk(error) => disk(error),
-        SpoolError::Full => disk(io::ErrorKind::StorageFull.into()),
-    })?;
-    let rings = make_rings(&dir, settings.threads).map_err(disk)?;
-    let journal = Journal::create(&dir.path).map_err(disk)?;
-    let rings = Arc::new(Rings::new(rings).ok_or_else(|| disk(io::ErrorKind::Other.into()))?);
+    let disk = |error| UsageError::Disk(settings.dir.display().to_string(), error);
+    let begun = match begin(&settings) {
+        // Of predecessors that were killed one after the other nobody has freed the rings yet: what they hold is far smaller.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            drop(adopt_ended(&settings.dir, settings.node_id, settings.spool_bytes_max, &metrics));
+            begin(&settings)
+        }
+        begun => begun,
+    };
+    let Begun { dir, spool, rings, journal } = begun.map_err(disk)?;
     let recorder = UsageRecorder::new(Some(rings.clone()), settings.on_full, metrics.clone());
     let spool = Arc::new(Mutex::new(spool));
     Ok((
         recorder,
         UsageService { parts: Some(Parts { settings, dir, rings, spool, journal, link, live_link, metrics }) },
     ))
+}
+
+/// A new epoch on the disk.
+struct Begun {
+    dir: EpochDir,
+    spool: Spool,
+    rings: Arc<Rings>,
+    journal: Journal,
+}
+
+/// After an error nothing is left of it.
+fn begin(settings: &UsageSettings) -> io::Result<Begun> {
+    let dir = EpochDir::create(&settings.dir, Uuid::now_v7())?;
+    let made = Spool::create(&dir.path, settings.node_id, dir.epoch, settings.spool_bytes_max)
+        .map_err(|error| match error {
+            SpoolError::Disk(error) => error,
+            SpoolError::Full => io::ErrorKind::StorageFull.into(),
+        })
+        .and_then(|spool| Ok((spool, make_rings(&dir, settings.threads)?, Journal::create(&dir.path)?)));
+    match made {
+        Ok((spool, rings, journal)) => {
+            let rings = Arc::new(Rings::new(rings).ok_or(io::ErrorKind::Other)?);
+            Ok(Begun { dir, spool, rings, journal })
+        }
+        Err(error) => {
+            // Else each try would take what little room there is.
+            drop(dir.remove());
+            Err(error)
+        }
+    }
 }
 
 fn make_rings(dir: &EpochDir, threads: usize) -> io::Result<Vec<Ring<Mapping>>> {

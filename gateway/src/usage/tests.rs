@@ -392,15 +392,7 @@ async fn a_disk_that_is_really_full_gives_way_to_sums_and_nothing_is_lost() {
     let (mut redis, dir) = (RedisServer::start(), dir());
     redis.kill();
     // Room for the rings, the journal and two files of the spool; the next one is refused by the kernel.
-    let place = dir.path().join(DIR);
-    std::fs::create_dir_all(&place).unwrap();
-    let _gone_with_the_test = Unmount(place.clone());
-    let mounted =
-        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=52m", "tmpfs"]).arg(&place).output();
-    if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
-        eprintln!("not tried, as no small disk can be mounted: {mounted:?}");
-        return;
-    }
+    let Some(_disk) = SmallDisk::mount(dir.path().join(DIR), "52m") else { return };
     let node = Node::start(Some(redis.url()), dir.path());
     for first in (0..EVENTS).step_by(10_000) {
         (first..first + 10_000).for_each(|number| node.recorder.record(&record(number % 50, Verdict::Proxied)));
@@ -419,11 +411,51 @@ async fn a_disk_that_is_really_full_gives_way_to_sums_and_nothing_is_lost() {
     node.stop().await;
 }
 
-struct Unmount(std::path::PathBuf);
+#[tokio::test]
+async fn a_process_killed_again_and_again_on_a_small_disk_starts_and_nothing_is_lost() {
+    let (redis, dir) = (RedisServer::start(), dir());
+    // Room for the rings of two processes.
+    let Some(_disk) = SmallDisk::mount(dir.path().join(DIR), "110m") else { return };
+    for round in 0..5 {
+        let metrics = Arc::new(Metrics::new("test").unwrap());
+        let settings = UsageSettings {
+            redis_url: Some(Secret::new(redis.url())),
+            stream: STREAM.to_owned(),
+            stream_length_max: 1_000,
+            node_id: Uuid::from_u128(7),
+            dir: dir.path().join(DIR),
+            spool_bytes_max: 64 << 20,
+            on_full: OnFull::Serve,
+            threads: 1,
+        };
+        let (recorder, _never_run) = open(settings, metrics).unwrap();
+        (0..100).for_each(|n| recorder.record(&record(round * 100 + n, Verdict::Proxied)));
+    }
+    let _node = Node::start(Some(redis.url()), dir.path());
+    all_arrive(&redis, 0..500).await;
+}
 
-impl Drop for Unmount {
+/// A tmpfs of limited size, as long as it is held.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    /// None: this user may not mount one.
+    fn mount(place: std::path::PathBuf, size: &str) -> Option<SmallDisk> {
+        std::fs::create_dir_all(&place).unwrap();
+        let size = format!("size={size}");
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&place).output();
+        if mounted.as_ref().is_ok_and(|output| output.status.success()) {
+            return Some(SmallDisk(place));
+        }
+        eprintln!("not tried, as no small disk can be mounted: {mounted:?}");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _there_was_none = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let _gone_with_the_test = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

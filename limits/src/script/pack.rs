@@ -3,6 +3,7 @@
 
 use thiserror::Error;
 
+use super::{Mend, Mended};
 use crate::policy::Algorithm;
 use crate::wire::{ASKS_MAX, Ask, Grant, QuotaLeft, Refund, Reply, Request, Verdict};
 
@@ -78,6 +79,24 @@ pub(super) fn algorithm(algorithm: Algorithm) -> u8 {
 
 pub(super) fn seed(period: u32, used: u64) -> Vec<u8> {
     [&period.to_le_bytes()[..], &used.min(EXACT_MAX).to_le_bytes()].concat()
+}
+
+pub(super) fn mend(mend: Mend) -> Vec<u8> {
+    let mut bytes = mend.period.to_le_bytes().to_vec();
+    for number in [mend.least, mend.excess, mend.since_us] {
+        bytes.extend(number.min(EXACT_MAX).to_le_bytes());
+    }
+    bytes
+}
+
+pub(super) fn mended(bytes: &[u8]) -> Result<Mended, BadReply> {
+    let mut reader = Reader(bytes);
+    let (before, after) = (reader.u64()?, reader.u64()?);
+    let (credited, born_us, since_us) = (reader.u64()?, reader.u64()?, reader.u64()?);
+    match reader.0.len() {
+        0 => Ok(Mended { before, after, credited, born_us, since_us }),
+        more => Err(BadReply::Long(more)),
+    }
 }
 
 pub(super) fn reply(bytes: &[u8]) -> Result<Reply, BadReply> {

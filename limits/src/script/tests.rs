@@ -97,6 +97,37 @@ fn a_process_greets_asks_is_seeded_and_is_told_what_is_left() {
 }
 
 #[test]
+fn a_count_is_raised_to_what_was_used_and_lowered_once_for_each_finding() {
+    let mut redis = Redis::start(library());
+    redis.say(&hello());
+    let tell = Mend { period: 7, ..Mend::default() };
+    let mut ask_for = |redis: &mut Redis, wanted: Mend| {
+        read_mended(&redis.call::<Vec<u8>>(MEND, &mend("rl", 2, wanted)).unwrap()).unwrap()
+    };
+    assert_eq!(ask_for(&mut redis, tell), None, "nothing is there");
+    redis.call::<i64>(SEED, &seed("rl", 2, 7, 60)).unwrap();
+    let quota = Some(QuotaAsk { period: 7, included: 100, hard: true });
+    let mut request = Request { epoch: 1, send: 2, debts: 1, asks: vec![Ask { quota, ..ask(2) }], ..hello() };
+    assert_eq!(redis.say(&request).grants[0].quota, Some(QuotaLeft::Left(27)), "three of debt, ten granted");
+    let before = redis.dump();
+    let found = ask_for(&mut redis, tell).unwrap();
+    assert_eq!((found.before, found.after), (73, 73));
+    assert_eq!(redis.dump(), before, "who only asks changes nothing");
+    assert_eq!(ask_for(&mut redis, Mend { period: 8, least: 99, ..tell }), None, "another month's count is left alone");
+
+    let raised = ask_for(&mut redis, Mend { least: 80, ..tell }).unwrap();
+    assert_eq!((raised.before, raised.after), (73, 80));
+    let lower = Mend { excess: 30, since_us: found.since_us, ..tell };
+    let lowered = ask_for(&mut redis, lower).unwrap();
+    assert_eq!((lowered.before, lowered.after), (80, 50));
+    assert_eq!(ask_for(&mut redis, lower).unwrap().after, 50, "another's same finding takes nothing more off");
+    let again = Mend { excess: 90, since_us: lowered.since_us, least: 7, ..tell };
+    assert_eq!(ask_for(&mut redis, again).unwrap().after, 7, "never below what was used");
+    request.send = 3;
+    assert_eq!(redis.say(&request).grants[0].quota, Some(QuotaLeft::Left(83)), "the rate's state is as it was");
+}
+
+#[test]
 fn states_are_forgotten_when_nothing_depends_on_them_and_not_before() {
     let mut redis = Redis::start(library());
     redis.say(&hello());

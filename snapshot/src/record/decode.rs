@@ -171,7 +171,8 @@ impl TryFrom<&wire::Subscription> for Subscription {
                 burst: rate(burst.unwrap_or(0), "override_burst_limit")?,
             }),
         };
-        let period = |wire: &wire::Period| Period { id: wire.id, ends_at_ms: wire.ends_at_ms };
+        let period =
+            |wire: &wire::Period| Period { id: wire.id, ends_at_ms: wire.ends_at_ms, included: wire.included_requests };
         Ok(Subscription {
             id: id(&wire.id, "subscription.id")?,
             meter_id: wire.meter_id,

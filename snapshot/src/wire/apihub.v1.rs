@@ -282,6 +282,9 @@ pub struct Period {
     pub id: u32,
     #[prost(int64, tag = "2")]
     pub ends_at_ms: i64,
+    /// Prorated: a plan was changed or begun inside it. Absent: the plan's.
+    #[prost(uint64, optional, tag = "3")]
+    pub included_requests: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Subscription {

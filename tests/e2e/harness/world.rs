@@ -29,7 +29,7 @@ pub struct Setup {
 }
 
 /// Of a small disk: some times what a gateway needs, as after a kill there are two epochs for a while.
-const SMALL_DISK_BYTES: u64 = 512 << 20;
+const SMALL_DISK_BYTES: u64 = 256 << 20;
 
 pub struct World {
     pub gateways: Vec<Gateway>,

@@ -69,6 +69,8 @@ pub struct Chaos {
     first: Vec<Fault>,
     pub struck: BTreeMap<Fault, u64>,
     frozen: Option<(usize, Instant)>,
+    /// The copies that had been made when entries began to be given twice: it lasts until there are more.
+    duplicating_from: Option<u64>,
     pub duplicator: Duplicator,
 }
 
@@ -80,7 +82,7 @@ impl Chaos {
             first.swap(at, usize::try_from(dice.roll(at as u64 + 1)).unwrap());
         }
         let duplicator = Duplicator::start(world.redis.url());
-        Chaos { dice, is_long, first, struck: BTreeMap::new(), frozen: None, duplicator }
+        Chaos { dice, is_long, first, struck: BTreeMap::new(), frozen: None, duplicating_from: None, duplicator }
     }
 
     /// Ends what the last fault left, where its time has come, and does the next one. Everything runs again afterwards, though
@@ -109,7 +111,10 @@ impl Chaos {
             Fault::KillPostgres => world.postgres.as_mut().unwrap().restart().unwrap(),
             Fault::FlushAll => world.flush_redis(),
             Fault::FreezeControlPlane => self.freeze(world),
-            Fault::DuplicateEntries => self.duplicator.set(true),
+            Fault::DuplicateEntries => {
+                self.duplicating_from = Some(self.duplicator.copies());
+                self.duplicator.set(true);
+            }
             Fault::FillDisk => {
                 if let Some(disk) = &world.small_disk {
                     disk.fill();
@@ -133,7 +138,9 @@ impl Chaos {
     }
 
     pub fn end_what_lasts(&mut self, world: &World, all: bool) {
-        self.duplicator.set(false);
+        if self.duplicating_from.take_if(|from| all || self.duplicator.copies() > *from).is_some() {
+            self.duplicator.set(false);
+        }
         if let Some(disk) = &world.small_disk {
             disk.make_room();
         }

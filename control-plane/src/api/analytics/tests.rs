@@ -83,10 +83,10 @@ impl World {
     async fn roll_up(&self) {
         let counts = "count(*), count(*) FILTER (WHERE verdict = 'admitted'),
             count(*) FILTER (WHERE verdict = 'admitted' AND failed_by IN ('gateway', 'upstream')), count(*) FILTER (WHERE status = 429),
-            count(*) FILTER (WHERE billable), sum(request_bytes), sum(response_bytes), sum(latency_us),
+            count(*) FILTER (WHERE verdict = 'payment_required'), count(*) FILTER (WHERE billable), sum(request_bytes), sum(response_bytes), sum(latency_us),
             coalesce(sum(upstream_latency_us), 0)";
         let columns =
-            "request_count, admitted_count, failed_count, limited_count, billable_count, request_bytes, response_bytes,
+            "request_count, admitted_count, failed_count, limited_count, unpaid_count, billable_count, request_bytes, response_bytes,
             latency_us_sum, upstream_latency_us_sum";
         let buckets: Vec<String> =
             (1..=20).map(|n| format!("count(*) FILTER (WHERE latency_bucket(latency_us) = {n})")).collect();
@@ -175,10 +175,10 @@ fn three_days_ago() -> String {
     (Timestamp::now() - SignedDuration::from_hours(72)).to_string()
 }
 
-/// Sums of a chart's single series: requests, admitted, rate limited, denied, errors, bytes out.
+/// Sums of a chart's single series: requests, admitted, rate limited, forbidden, errors, bytes out.
 fn totals(answer: &Answer) -> [i64; 6] {
     let series = answer.json["series"].as_array().unwrap();
-    ["requests", "admitted", "rate_limited", "denied", "errors", "response_bytes"].map(|name| {
+    ["requests", "admitted", "rate_limited", "forbidden", "errors", "response_bytes"].map(|name| {
         let of_points: i64 = series
             .iter()
             .flat_map(|series| series["points"].as_array().unwrap())
@@ -215,7 +215,7 @@ async fn a_day_of_usage(world: &World, meters: Meters) {
     }
 }
 
-const A_DAY: [i64; 6] = [48, 38, 5, 5, 2, 4_800];
+const A_DAY: [i64; 6] = [48, 38, 5, 3, 2, 4_800];
 
 #[tokio::test]
 async fn every_step_and_every_side_adds_up_to_what_happened() {
@@ -255,23 +255,68 @@ async fn every_step_and_every_side_adds_up_to_what_happened() {
 }
 
 #[tokio::test]
-async fn percentiles_are_known_by_product_and_means_by_subscription() {
+async fn percentiles_come_from_histograms_by_product_and_from_the_log_by_subscription() {
     let world = World::start().await;
     world.happened(world.meters, Called { times: 95, ..GOOD }).await;
     world.happened(world.meters, Called { times: 5, latency_us: 30_000, ..GOOD }).await;
+    world.happened(world.meters, Called { minutes_ago: 60, status: 500, times: 10, latency_us: 200, ..GOOD }).await;
     world.roll_up().await;
     let from = three_days_ago();
-    let answer = get(&world.shop.publisher, &world.publishers(&format!("series?from={from}&step=day"))).await;
-    let total = &answer.json["series"][0]["total"];
-    let of = |name: &str| total[name].as_f64().unwrap();
-    assert!((1.0..=2.0).contains(&of("latency_p50_ms")) && (1.0..=2.0).contains(&of("latency_p90_ms")), "{total}");
-    assert!((16.0..=32.0).contains(&of("latency_p99_ms")), "{total}");
-    assert!((of("latency_mean_ms") - 2.925).abs() < 0.001, "{total}");
-    assert!((of("upstream_latency_mean_ms") - 1.463).abs() < 0.001, "{total}");
-    assert_eq!(of("error_ratio"), 0.0);
-    let answer = get(&world.shop.consumer, &world.consumers(&format!("series?from={from}&step=day"))).await;
-    let total = &answer.json["series"][0]["total"];
-    assert!(total["latency_p99_ms"].is_null() && total["latency_mean_ms"].is_number(), "{total}");
+    let of = |total: &Value, name: &str| total[name].as_f64().unwrap_or_else(|| panic!("{name}: {total}"));
+    let good = format!("series?from={from}&status_class=2xx");
+    for (client, path) in [
+        (&world.shop.publisher, world.publishers(&format!("{good}&step=day"))),
+        (
+            &world.shop.publisher,
+            world.publishers(&format!("{good}&step=hour&subscription_id={}", world.shop.subscription)),
+        ),
+        (&world.shop.publisher, world.publishers(&format!("{good}&step=day&group_by=subscription"))),
+        (&world.shop.consumer, world.consumers(&format!("{good}&step=day&time_zone=Asia/Kolkata"))),
+        (&world.shop.consumer, world.consumers(&format!("{good}&step=quarter_hour&group_by=key"))),
+        (&world.shop.consumer, world.consumers(&format!("{good}&step=hour&group_by=endpoint"))),
+    ] {
+        let answer = get(client, &path).await;
+        let total = &answer.json["series"][0]["total"];
+        assert!((1.0..=2.0).contains(&of(total, "latency_p50_ms")), "{path}: {total}");
+        assert!((1.0..=2.0).contains(&of(total, "latency_p90_ms")), "{path}: {total}");
+        assert!((16.0..=32.0).contains(&of(total, "latency_p99_ms")), "{path}: {total}");
+        assert!((of(total, "latency_mean_ms") - 2.925).abs() < 0.001, "{path}: {total}");
+        assert!((of(total, "upstream_latency_mean_ms") - 1.463).abs() < 0.001, "{path}: {total}");
+        assert_eq!(of(total, "error_ratio"), 0.0);
+    }
+    let classes = world.consumers(&format!("series?from={from}&step=hour&group_by=status_class"));
+    let classes = get(&world.shop.consumer, &classes).await;
+    assert!(of(&classes.json["series"][1]["total"], "latency_p99_ms") < 1.0, "{}", classes.text);
+    // A step without a request has no percentile.
+    assert!(classes.json["series"][0]["points"][0]["latency_p99_ms"].is_null());
+}
+
+#[tokio::test]
+async fn refusals_as_unpaid_and_as_forbidden_are_told_apart_everywhere() {
+    let world = World::start().await;
+    let refused = |status, verdict, times| Called { status, verdict, times, ..GOOD };
+    world.happened(world.meters, refused(402, "payment_required", 7)).await;
+    world.happened(world.meters, refused(403, "forbidden", 3)).await;
+    world.happened(world.meters, refused(429, "quota_exceeded", 2)).await;
+    world.roll_up().await;
+    let (shop, from) = (&world.shop, three_days_ago());
+    let series = |step: &str| format!("series?from={from}&step={step}");
+    let mut totals = Vec::new();
+    for step in ["quarter_hour", "hour", "day"] {
+        let chart = get(&shop.publisher, &world.publishers(&series(step))).await;
+        totals.push(chart.json["series"][0]["total"].clone());
+        let chart = get(&shop.consumer, &world.consumers(&series(step))).await;
+        totals.push(chart.json["series"][0]["total"].clone());
+    }
+    let top = get(&shop.publisher, &world.publishers(&format!("top?from={from}&group_by=subscription"))).await;
+    totals.push(top.json["data"][0].clone());
+    for total in totals {
+        let of = ["requests", "payment_required", "forbidden", "rate_limited"].map(|name| total[name].as_i64());
+        assert_eq!(of, [Some(12), Some(7), Some(3), Some(2)], "{total}");
+    }
+    let csv = get(&shop.consumer, &world.consumers(&format!("{}&format=csv", series("day")))).await;
+    assert!(csv.text.lines().next().unwrap().contains(",rate_limited,payment_required,forbidden,"), "{}", csv.text);
+    assert!(csv.text.contains(",2,7,3,"), "{}", csv.text);
 }
 
 #[tokio::test]
@@ -495,7 +540,8 @@ async fn quota_counts_live_keys_of_the_period_that_runs() {
     // A period of ten days that began at an odd hour, four and a half days ago.
     world
         .sql(&format!(
-            "UPDATE subscriptions SET period_start = date_trunc('hour', now()) - interval '4 days 13 hours',
+            "DELETE FROM billing_months;
+            UPDATE subscriptions SET period_start = date_trunc('hour', now()) - interval '4 days 13 hours',
                 period_end = date_trunc('hour', now()) + interval '5 days 11 hours' WHERE id = '{}'",
             shop.subscription
         ))

@@ -15,8 +15,8 @@ use crate::store::analytics::{Name, name_groups};
 
 use super::csv::Line;
 
-/// What was counted. Latencies of single subscriptions and keys are means; by product, endpoint, plan and status class there
-/// are percentiles.
+/// What was counted. Percentiles are null where more than 50,000 logged requests of a single subscription or consumer would have to
+/// be read; by product, endpoint, plan and status class they are always there.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(super) struct NumbersView {
     requests: i64,
@@ -25,8 +25,10 @@ pub(super) struct NumbersView {
     failed: i64,
     /// 429: too fast, or the quota used up.
     rate_limited: i64,
-    /// 402 and 403 of the gateway.
-    denied: i64,
+    /// 402 of the gateway: unpaid.
+    payment_required: i64,
+    /// 403 of the gateway.
+    forbidden: i64,
     billable: i64,
     /// Status 400 to 499.
     client_errors: i64,
@@ -51,7 +53,8 @@ impl NumbersView {
             admitted: sums.admitted,
             failed: sums.failed,
             rate_limited: sums.rate_limited,
-            denied: sums.denied(),
+            payment_required: sums.payment_required,
+            forbidden: sums.forbidden(),
             billable: sums.billable,
             client_errors: sums.client_errors,
             errors: sums.errors,
@@ -67,7 +70,7 @@ impl NumbersView {
         }
     }
 
-    pub(super) const CSV_HEAD: &str = "requests,admitted,failed,rate_limited,denied,billable,client_errors,errors,error_ratio,\
+    pub(super) const CSV_HEAD: &str = "requests,admitted,failed,rate_limited,payment_required,forbidden,billable,client_errors,errors,error_ratio,\
         request_bytes,response_bytes,latency_mean_ms,latency_p50_ms,latency_p90_ms,latency_p95_ms,latency_p99_ms,\
         upstream_latency_mean_ms";
 
@@ -77,7 +80,8 @@ impl NumbersView {
             self.admitted,
             self.failed,
             self.rate_limited,
-            self.denied,
+            self.payment_required,
+            self.forbidden,
             self.billable,
             self.client_errors,
             self.errors,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::fixture::{Shop, add_plan, ask_database, publish, since_last_month, subscribe, use_api};
 use crate::billing::{alerts, job};
+use crate::store::quota::{PeriodOf, used_in_periods};
 use crate::testing::{Answer, App, Client};
 
 const TERMS: &str = "[billing]\nfee_percent = \"10\"\nsimulation_clock = true\n";
@@ -195,6 +196,39 @@ async fn the_clock_is_for_operators_where_it_is_switched_on_and_moves_what_gatew
     let nobody = format!("/v1/billing-clocks/{}", uuid::Uuid::now_v7());
     root.get(&nobody).await.expect_problem(404, "not_found");
     root.get(&format!("/v1/billing-clocks/{}", root.organization_id)).await.expect(StatusCode::OK);
+}
+
+#[tokio::test]
+async fn quotas_are_of_the_month_that_runs_also_where_the_clock_has_moved_it() {
+    let app = App::start_with(TERMS).await;
+    let (shop, admin) = (Shop::with_plan(&app, plan_terms()).await, app.admin("root").await);
+    since_last_month(&app, &shop).await;
+    advance(&admin, &shop).await.expect(StatusCode::OK);
+    let meter = ask_database(&app, "SELECT meter_id FROM subscriptions").await;
+    let period =
+        async || i32::try_from(ask_database(&app, "SELECT period_id::bigint FROM subscriptions").await).unwrap();
+    let used = async |period: i32| {
+        let wanted = [PeriodOf { subscription: meter, period }];
+        used_in_periods(&app.state.store, &wanted).await.unwrap()[0].used
+    };
+    let shown = async || {
+        let path = format!("/v1/organizations/{}/analytics/quotas", shop.consumer_organization);
+        let quota = shop.consumer.get(&path).await.expect(StatusCode::OK).json["data"][0].clone();
+        ["used", "included_requests", "remaining"].map(|name| quota[name].as_i64())
+    };
+    use_api(&app, shop.subscription, shop.plan, "now()", 700).await;
+    let first = period().await;
+    assert_eq!((used(first).await, shown().await), (700, [Some(700), Some(1_000), Some(300)]));
+
+    advance(&admin, &shop).await.expect(StatusCode::OK);
+    let second = period().await;
+    assert_ne!(first, second);
+    // The quarter of an hour in which the clock moved is shared: what was used of it before stays where it was.
+    assert_eq!((used(first).await, used(second).await), (700, 0));
+    assert_eq!(shown().await, [Some(0), Some(1_000), Some(1_000)]);
+    use_api(&app, shop.subscription, shop.plan, "now()", 50).await;
+    assert_eq!((used(first).await, used(second).await), (700, 50));
+    assert_eq!(shown().await, [Some(50), Some(1_000), Some(950)]);
 }
 
 #[tokio::test]

@@ -151,3 +151,15 @@ fn a_long_invoice_takes_as_many_pages_as_it_needs() {
     let pages = |bytes: &[u8]| names(bytes, b"/Type/Page") + names(bytes, b"/Type /Page");
     assert!(pages(&bytes) > pages(&small) + 2, "{} and {}", pages(&bytes), pages(&small));
 }
+
+/// `APIHUB_LOOK_AT=<folder> cargo test -p apihub-control-plane --lib to_look_at -- --ignored`, then `pdftoppm -png invoice.pdf page`.
+#[test]
+#[ignore = "writes an invoice of all scripts to a folder, for people"]
+fn an_invoice_to_look_at() {
+    let folder = std::path::PathBuf::from(std::env::var_os("APIHUB_LOOK_AT").expect("a folder"));
+    let mixed = ["شركة المثال 123 GmbH (Berlin)", "中文公司 有限公司", "हिन्दी कंपनी प्राइवेट लिमिटेड", "עברית 45% Ltd."];
+    let names: Vec<&str> = mixed.into_iter().chain(NAMES.iter().map(|(_, name)| *name)).collect();
+    let document = document(&names);
+    std::fs::write(folder.join("invoice.pdf"), pdf(&document).unwrap()).unwrap();
+    std::fs::write(folder.join("invoice.html"), html(&document)).unwrap();
+}

@@ -14,6 +14,8 @@ pub struct Sums {
     pub failed: i64,
     /// 429.
     pub rate_limited: i64,
+    /// 402 of the gateway.
+    pub payment_required: i64,
     pub billable: i64,
     /// Status 400 to 499.
     pub client_errors: i64,
@@ -44,6 +46,7 @@ impl Sums {
             (&mut self.admitted, other.admitted),
             (&mut self.failed, other.failed),
             (&mut self.rate_limited, other.rate_limited),
+            (&mut self.payment_required, other.payment_required),
             (&mut self.billable, other.billable),
             (&mut self.client_errors, other.client_errors),
             (&mut self.errors, other.errors),
@@ -62,9 +65,9 @@ impl Sums {
         }
     }
 
-    /// Refused with 402 or 403.
-    pub fn denied(&self) -> i64 {
-        (self.requests - self.admitted - self.rate_limited).max(0)
+    /// 403 of the gateway: every other refusal has a count of its own.
+    pub fn forbidden(&self) -> i64 {
+        (self.requests - self.admitted - self.rate_limited - self.payment_required).max(0)
     }
 
     pub fn error_ratio(&self) -> Option<f64> {

@@ -52,6 +52,7 @@ pub struct Sums {
     pub admitted: i64,
     pub failed: i64,
     pub limited: i64,
+    pub unpaid: i64,
     pub billable: i64,
     pub request_bytes: i64,
     pub response_bytes: i64,
@@ -157,6 +158,7 @@ impl Sums {
             admitted: counted(kind.is_admitted()),
             failed: counted(kind.is_failed()),
             limited: counted(kind.is_limited()),
+            unpaid: counted(kind.is_unpaid()),
             billable: counted(billable(kind, classes)),
             ..Sums::default()
         }
@@ -167,6 +169,7 @@ impl Sums {
         self.admitted += other.admitted;
         self.failed += other.failed;
         self.limited += other.limited;
+        self.unpaid += other.unpaid;
         self.billable += other.billable;
         self.request_bytes = self.request_bytes.saturating_add(other.request_bytes);
         self.response_bytes = self.response_bytes.saturating_add(other.response_bytes);

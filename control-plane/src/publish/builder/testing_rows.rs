@@ -128,7 +128,7 @@ impl Rows {
         self.client.batch_execute("BEGIN").await.unwrap();
         let sql = "INSERT INTO subscriptions
             (id, product_id, plan_id, user_id, organization_id, status, activated_at, period_start, period_end, period_id)
-            VALUES ($1, $2, $3, $4, $5, 'active', now(), '2026-11-01', '2026-12-01', 202611)";
+            VALUES ($1, $2, $3, $4, $5, 'active', '2026-11-01', '2026-11-01', '2026-12-01', 202611)";
         self.sql(sql, &[&id, &product, &plan, &self.user, &consumer]).await;
         self.changed("subscription", id).await;
         self.client.batch_execute("COMMIT").await.unwrap();

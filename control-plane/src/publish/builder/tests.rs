@@ -42,6 +42,49 @@ async fn advance(rows: &Rows, builder: &mut Builder) {
 }
 
 #[tokio::test]
+async fn a_period_of_several_plans_includes_each_by_its_seconds_and_a_whole_one_what_the_plan_says() {
+    let rows = Rows::start().await;
+    let (publisher, consumer) = (rows.organization("acme").await, rows.organization("buyer").await);
+    let shop = rows.product(publisher, "shop").await;
+    let (basic, pro) = (rows.plan(shop, "basic").await, rows.plan(shop, "pro").await);
+    rows.client
+        .batch_execute(&format!(
+            "SET session_replication_role = replica;
+             UPDATE plans SET included_requests = CASE WHEN id = '{basic}' THEN 3000 ELSE 30000 END;
+             SET session_replication_role = DEFAULT"
+        ))
+        .await
+        .unwrap();
+    let bought = rows.subscription(shop, basic, consumer).await;
+    let (mut builder, book) = builder(&rows);
+    advance(&rows, &mut builder).await;
+    let included = || subscription(&book, bought).unwrap().period.unwrap().included_requests;
+    assert_eq!(included(), None, "the plan's, all the month");
+
+    // As the month that docs/BILLING.md works out: ten days of basic, twenty of pro.
+    let change = format!(
+        "WITH ended AS (UPDATE subscription_terms SET ends_at = '2026-11-11' WHERE subscription_id = $1 RETURNING 1),
+            begun AS (INSERT INTO subscription_terms (subscription_id, starts_at, plan_id) SELECT $1, '2026-11-11', '{pro}' FROM ended)
+         SELECT count(*) FROM ended"
+    );
+    rows.client.batch_execute("SET session_replication_role = replica").await.unwrap();
+    let to_pro = format!("UPDATE subscriptions SET plan_id = '{pro}' WHERE id = $1");
+    rows.sql(&change, &[&bought]).await;
+    rows.change("subscription", bought, &to_pro).await;
+    advance(&rows, &mut builder).await;
+    assert_eq!(included(), Some(21_000));
+    let next = subscription(&book, bought).unwrap().next_period.unwrap();
+    assert_eq!(next.included_requests, None, "the next month is whole");
+
+    // Ten minutes later: a started request is given.
+    let begun =
+        "UPDATE subscription_terms SET starts_at = '2026-11-11 00:10Z' WHERE ends_at IS NULL AND subscription_id = $1";
+    rows.change("subscription", bought, begun).await;
+    advance(&rows, &mut builder).await;
+    assert_eq!(included(), Some(20_994));
+}
+
+#[tokio::test]
 async fn what_is_served_follows_the_rows_without_a_release() {
     let rows = Rows::start().await;
     let (publisher, consumer) = (rows.organization("acme").await, rows.organization("buyer").await);
@@ -57,8 +100,11 @@ async fn what_is_served_follows_the_rows_without_a_release() {
     let record = subscription(&book, bought).unwrap();
     assert_eq!(record.consumer_username, "buyer");
     let december = 1_796_083_200_000;
-    assert_eq!(record.period, Some(wire::Period { id: 202_611, ends_at_ms: december }));
-    assert_eq!(record.next_period, Some(wire::Period { id: 202_612, ends_at_ms: december + 31 * 86_400_000 }));
+    assert_eq!(record.period, Some(wire::Period { id: 202_611, ends_at_ms: december, included_requests: None }));
+    assert_eq!(
+        record.next_period,
+        Some(wire::Period { id: 202_612, ends_at_ms: december + 31 * 86_400_000, included_requests: None })
+    );
 
     let caps = "UPDATE api_products SET requests_in_flight_max = 7 WHERE id = $1";
     rows.change("product", shop, caps).await;

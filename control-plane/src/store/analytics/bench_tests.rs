@@ -15,7 +15,7 @@ use crate::store::StoreError;
 /// What every question must be answered within.
 const BOUND: Duration = Duration::from_millis(100);
 /// How often each is asked; the median counts.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 21;
 const SUBSCRIPTIONS: i64 = 10_000;
 const PRODUCTS: i64 = 10;
 

@@ -1,10 +1,10 @@
-//! What subscriptions have used of their quota in the period that runs. Whole days that are long over are read from the
-//! days' rollup, the others from the billing record, so that the sum is the billing record's.
+//! What subscriptions have used of their quota in the period that runs, as `store::quota` counts it. Refuses to count itself.
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::super::quota::{LATE, USED};
 use super::super::row::closed_text;
 use super::super::{After, StoreError, Transaction};
 use super::compose::Composed;
@@ -24,7 +24,7 @@ pub struct QuotaRow {
     pub plan_name: String,
     pub organization_id: Uuid,
     pub organization_name: String,
-    /// `None`: no quota.
+    /// In this period: a plan held for a part of it includes its part. `None`: no quota.
     pub included_requests: Option<i64>,
     pub quota_mode: QuotaMode,
     pub period_start: Timestamp,
@@ -47,7 +47,7 @@ pub async fn list_quotas(
     let mut q = Composed::named("quotas");
     q.push(
         "WITH page AS MATERIALIZED (SELECT s.id, s.meter_id, s.created_at, s.status, s.product_id, s.plan_id, s.organization_id, \
-         s.period_start, s.period_end FROM subscriptions s JOIN api_products p ON p.id = s.product_id \
+         s.period_id, s.period_start, s.period_end FROM subscriptions s JOIN api_products p ON p.id = s.product_id \
          WHERE s.period_start IS NOT NULL",
     );
     let bound = Bound { scope, filter };
@@ -57,37 +57,30 @@ pub async fn list_quotas(
         q.push(&format!(" AND (s.created_at, s.id) > ({at}, {id})"));
     }
     let most = q.bind(rows);
-    q.push(&format!(" ORDER BY s.created_at, s.id LIMIT {most}){USED}"));
+    q.push(&format!(
+        " ORDER BY s.created_at, s.id LIMIT {most}){BOUNDS}, {LATE}{COUNTS}{USED} ORDER BY b.created_at, b.id"
+    ));
     q.rows(tx).await?.iter().map(QuotaRow::read).collect()
 }
 
-/// `first_day` to `last_day` (exclusive) are whole days of UTC within the period, the newest two left out: those may still
-/// be made anew.
-const USED: &str = ",
-    bounds AS (SELECT g.*, (g.period_start + interval '1 day' - interval '1 microsecond') AT TIME ZONE 'UTC' AS first_end,
-            least(g.period_end, now() - interval '1 day') AT TIME ZONE 'UTC' AS last_end FROM page g),
-    days AS (SELECT b.*, date_trunc('day', b.first_end)::date AS first_day,
-            greatest(date_trunc('day', b.first_end), date_trunc('day', b.last_end))::date AS last_day FROM bounds b)
-    SELECT d.id, d.created_at, d.status, d.product_id, p.name AS product_name, d.plan_id, n.name AS plan_name, d.organization_id,
-        o.name AS organization_name, n.included_requests, n.quota_mode, d.period_start, d.period_end, now() AS now,
-        coalesce(u.live, 0)::bigint AS used, coalesce(u.test, 0)::bigint AS used_by_test_keys
-    FROM days d JOIN api_products p ON p.id = d.product_id JOIN plans n ON n.id = d.plan_id
-    JOIN organizations o ON o.id = d.organization_id
-    CROSS JOIN LATERAL (
-        SELECT sum(y.used) FILTER (WHERE y.environment = 'live') AS live, sum(y.used) FILTER (WHERE y.environment = 'test') AS test
-        FROM (SELECT x.used, (SELECT k.environment FROM api_keys k WHERE k.meter_id = x.key_meter_id) AS environment FROM (
-            SELECT r.key_meter_id, sum(r.admitted_count - r.failed_count) AS used FROM usage_days r
-            WHERE r.subscription_meter_id = d.meter_id AND r.day >= d.first_day AND r.day < d.last_day GROUP BY 1
-            UNION ALL
-            SELECT r.key_meter_id, sum(r.admitted_count - r.failed_count) FROM usage_quarter_hours r
-            WHERE r.subscription_meter_id = d.meter_id AND r.quarter_hour >= d.period_start
-              AND r.quarter_hour < least(d.first_day::timestamp AT TIME ZONE 'UTC', d.period_end) GROUP BY 1
-            UNION ALL
-            SELECT r.key_meter_id, sum(r.admitted_count - r.failed_count) FROM usage_quarter_hours r
-            WHERE r.subscription_meter_id = d.meter_id AND r.quarter_hour >= d.last_day::timestamp AT TIME ZONE 'UTC'
-              AND r.quarter_hour < d.period_end GROUP BY 1
-        ) x) y
-    ) u ORDER BY d.created_at, d.id";
+/// A month that nobody has made yet runs from the subscription's own beginning.
+const BOUNDS: &str = ",
+    b AS MATERIALIZED (SELECT g.*, p.organization_id AS publisher, c.month, n.included_requests IS NOT NULL AS is_limited,
+            coalesce(m.usage_from, g.period_start - k.ahead) AS starts_at, coalesce(m.usage_until, g.period_end - k.ahead) AS ends_at
+        FROM page g JOIN api_products p ON p.id = g.product_id JOIN plans n ON n.id = g.plan_id
+        CROSS JOIN LATERAL (SELECT to_date(nullif(g.period_id, 0)::text, 'YYYYMM') AS month) c
+        CROSS JOIN LATERAL (SELECT make_interval(secs => coalesce((
+            SELECT t.ahead_s FROM billing_clocks t WHERE t.organization_id = p.organization_id), 0)) AS ahead) k
+        LEFT JOIN billing_months m ON m.organization_id = p.organization_id AND m.month = c.month)";
+
+const COUNTS: &str = "
+    SELECT b.id, b.created_at, b.status, b.product_id, p.name AS product_name, b.plan_id, n.name AS plan_name, b.organization_id,
+        o.name AS organization_name, n.quota_mode, b.period_start, b.period_end, now() AS now,
+        CASE WHEN b.is_limited
+            THEN coalesce(included_in_period(b.id, b.period_start, b.period_end), n.included_requests) END AS included_requests,
+        u.live::bigint AS used, u.test::bigint AS used_by_test_keys
+    FROM b JOIN api_products p ON p.id = b.product_id JOIN plans n ON n.id = b.plan_id
+    JOIN organizations o ON o.id = b.organization_id";
 
 impl QuotaRow {
     fn read(row: &Row) -> Result<QuotaRow, StoreError> {

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 
 use super::super::{StoreError, Transaction};
 use super::compose::Composed;
+use super::logged::list_histograms;
 use super::rank::{Order, rank};
 use super::source::{Bound, Family, Question, group_column, segments, sums_of_rows};
 use crate::domain::analytics::sums::Sums;
@@ -94,14 +95,7 @@ async fn read_cells(
     for (place, segment) in segments(family, question).iter().enumerate() {
         q.push(if place == 0 { "SELECT " } else { "\nUNION ALL SELECT " });
         segment.push_bucket(&mut q);
-        let group = match groups {
-            Groups::All => "NULL::bigint".to_owned(),
-            Groups::Largest { group, winners } => {
-                let (column, place) = (group_column(Some(*group)), q.bind(winners.clone()));
-                format!("CASE WHEN {column} = ANY({place}) THEN {column} END")
-            }
-            Groups::Only { .. } => group_column(Some(GroupBy::Subscription)).to_owned(),
-        };
+        let group = groups.column(&mut q);
         q.push(&format!(" AS at, {group} AS grp, {}", sums_of_rows(family)));
         segment.push_from(&mut q);
         if let Groups::Only { subscriptions } = groups {
@@ -113,7 +107,33 @@ async fn read_cells(
         }
         q.push(" GROUP BY 1, 2");
     }
-    q.rows(tx).await?.iter().map(Cell::read).collect()
+    let mut cells: Vec<Cell> = q.rows(tx).await?.iter().map(Cell::read).collect::<Result<_, StoreError>>()?;
+    if family == Family::Consumers {
+        let only = match groups {
+            Groups::Only { subscriptions } => Some(subscriptions.as_slice()),
+            Groups::All | Groups::Largest { .. } => None,
+        };
+        let mut known = list_histograms(tx, question, only, |q| groups.column(q)).await?;
+        for cell in &mut cells {
+            // A point may come in parts; one of them has the histogram of all.
+            cell.sums.histogram = known.remove(&(cell.at, cell.group)).unwrap_or_default();
+        }
+    }
+    Ok(cells)
+}
+
+impl Groups {
+    /// The group of a row `r`.
+    fn column(&self, q: &mut Composed) -> String {
+        match self {
+            Groups::All => "NULL::bigint".to_owned(),
+            Groups::Largest { group, winners } => {
+                let (column, place) = (group_column(Some(*group)), q.bind(winners.clone()));
+                format!("CASE WHEN {column} = ANY({place}) THEN {column} END")
+            }
+            Groups::Only { .. } => group_column(Some(GroupBy::Subscription)).to_owned(),
+        }
+    }
 }
 
 impl Cell {
@@ -128,6 +148,7 @@ pub(super) fn read_sums(row: &Row) -> Result<Sums, StoreError> {
         admitted: row.try_get("admitted")?,
         failed: row.try_get("failed")?,
         rate_limited: row.try_get("rate_limited")?,
+        payment_required: row.try_get("payment_required")?,
         billable: row.try_get("billable")?,
         client_errors: row.try_get("client_errors")?,
         errors: row.try_get("errors")?,

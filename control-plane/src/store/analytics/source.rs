@@ -235,6 +235,7 @@ pub(super) fn sums_of_rows(family: Family) -> String {
         ("admitted_count", "admitted"),
         ("failed_count", "failed"),
         ("limited_count", "rate_limited"),
+        ("unpaid_count", "payment_required"),
         ("billable_count", "billable"),
         ("request_bytes", "request_bytes"),
         ("response_bytes", "response_bytes"),

@@ -8,11 +8,12 @@ use crate::domain::usage::rollup::{Cell, Consumed, Mark, ProductCell, Served, Su
 use crate::store::{StoreError, Transaction};
 
 /// The columns that every rollup has, in the order of `Arrays`.
-pub(in crate::store) const COUNTS: [&str; 9] = [
+pub(in crate::store) const COUNTS: [&str; 10] = [
     "request_count",
     "admitted_count",
     "failed_count",
     "limited_count",
+    "unpaid_count",
     "billable_count",
     "request_bytes",
     "response_bytes",
@@ -42,7 +43,7 @@ async fn add_consumed(
             product_meter_id, {counts})
         SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[], $7::bigint[],
             $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[], $15::bigint[],
-            $16::bigint[])
+            $16::bigint[], $17::bigint[])
         ON CONFLICT (subscription_meter_id, {time}, key_meter_id, plan_meter_id, endpoint_meter_id, status_class)
         DO UPDATE SET {added}"
     );
@@ -53,9 +54,9 @@ async fn add_consumed(
     let products: Vec<i64> = cells.values().map(|cell| cell.product).collect();
     let (subscriptions, keys) = (numbers(|cell| cell.subscription), numbers(|cell| cell.key));
     let (plans, endpoints) = (numbers(|cell| cell.plan), numbers(|cell| cell.endpoint));
-    let [a, b, c, d, e, f, g, h, i] = &sums.0;
+    let [a, b, c, d, e, f, g, h, i, j] = &sums.0;
     let values: crate::store::Values<'_> =
-        &[&subscriptions, &times, &keys, &plans, &endpoints, &classes, &products, a, b, c, d, e, f, g, h, i];
+        &[&subscriptions, &times, &keys, &plans, &endpoints, &classes, &products, a, b, c, d, e, f, g, h, i, j];
     tx.execute_cached(&sql, values).await.map(|_| ())
 }
 
@@ -72,11 +73,11 @@ async fn add_served(
         "-- add_{table}
         INSERT INTO {table} AS u (product_meter_id, {time}, endpoint_meter_id, plan_meter_id, status_class, {counts},
             latency_histogram)
-        SELECT c.a, c.b, c.c, c.d, c.e, c.f, c.g, c.h, c.i, c.j, c.k, c.l, c.m, c.n,
-            ($15::bigint[])[(c.place - 1) * 20 + 1 : c.place * 20]
+        SELECT c.a, c.b, c.c, c.d, c.e, c.f, c.g, c.h, c.i, c.j, c.k, c.l, c.m, c.n, c.o,
+            ($16::bigint[])[(c.place - 1) * 20 + 1 : c.place * 20]
         FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::bigint[], $5::smallint[], $6::bigint[], $7::bigint[],
-            $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[])
-            WITH ORDINALITY AS c (a, b, c, d, e, f, g, h, i, j, k, l, m, n, place) ORDER BY c.place
+            $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[], $14::bigint[],
+            $15::bigint[]) WITH ORDINALITY AS c (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, place) ORDER BY c.place
         ON CONFLICT (product_meter_id, {time}, endpoint_meter_id, plan_meter_id, status_class)
         DO UPDATE SET {added}, latency_histogram = ARRAY[{buckets}]"
     );
@@ -87,9 +88,9 @@ async fn add_served(
     let histograms: Vec<i64> = cells.values().flat_map(|cell| cell.histogram).collect();
     let products = numbers(|cell| cell.product);
     let (plans, endpoints) = (numbers(|cell| cell.plan), numbers(|cell| cell.endpoint));
-    let [a, b, c, d, e, f, g, h, i] = &sums.0;
+    let [a, b, c, d, e, f, g, h, i, j] = &sums.0;
     let values: crate::store::Values<'_> =
-        &[&products, &times, &endpoints, &plans, &classes, a, b, c, d, e, f, g, h, i, &histograms];
+        &[&products, &times, &endpoints, &plans, &classes, a, b, c, d, e, f, g, h, i, j, &histograms];
     tx.execute_cached(&sql, values).await.map(|_| ())
 }
 
@@ -116,17 +117,18 @@ pub(in crate::store) fn each_bucket(expression: impl Fn(usize) -> String) -> Str
 }
 
 /// Sums as columns, in the order of `COUNTS`.
-struct Arrays([Vec<i64>; 9]);
+struct Arrays([Vec<i64>; 10]);
 
 impl Arrays {
     fn of<'a>(sums: impl Iterator<Item = &'a Sums>) -> Arrays {
-        let mut columns: [Vec<i64>; 9] = Default::default();
+        let mut columns: [Vec<i64>; 10] = Default::default();
         for sums in sums {
             let values = [
                 sums.requests,
                 sums.admitted,
                 sums.failed,
                 sums.limited,
+                sums.unpaid,
                 sums.billable,
                 sums.request_bytes,
                 sums.response_bytes,
