@@ -23,6 +23,7 @@ VOLUME /var/lib/apihub
 WORKDIR /var/lib/apihub
 USER 10001:10001
 EXPOSE 8080 8443 9090
+# A gateway's; of a control plane ask http://127.0.0.1:8081/readyz.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=20s \
   CMD ["/usr/local/bin/apihub", "health", "--url", "http://127.0.0.1:9090/readyz"]
 ENTRYPOINT ["/usr/local/bin/apihub"]

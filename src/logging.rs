@@ -13,8 +13,9 @@ pub enum LogShape {
     Json,
 }
 
-/// At `debug` the driver writes the values of every statement, and so hashes of passwords and tokens.
-const QUIET_DRIVER: &str = "tokio_postgres=info";
+/// At `debug` the driver writes the values of every statement, and so hashes of passwords and tokens; at `info` notices that
+/// say nothing to anybody.
+const QUIET_DRIVER: &str = "tokio_postgres=warn";
 
 /// Starts logging. `RUST_LOG` goes before `filter`; a filter that cannot be read becomes `info`.
 pub fn start(shape: LogShape, filter: &str) {

@@ -101,7 +101,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Migrate { config } => {
             let settings = control_plane::settings::Settings::read_file(&config)?;
-            let report = runtime()?.block_on(control_plane::migrate::run(settings.database.url.expose()))?;
+            let report = runtime()?.block_on(control_plane::migrate::run(&settings.database.link()?))?;
             print_report(&report);
             Ok(())
         }

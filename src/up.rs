@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use control_plane::postgres::Link;
 use servers::{Durability, PrivatePostgres, PrivateRedis};
 
 use crate::logging::{self, LogShape};
@@ -96,8 +97,9 @@ fn start_all(
 ) -> anyhow::Result<UpReport> {
     let database_url = start_postgres(options, dir, parts)?;
     let redis_url = start_redis(options, dir, parts)?;
-    runtime.block_on(seed::ensure_database(&database_url))?;
-    runtime.block_on(control_plane::migrate::run(&database_url))?;
+    let database = Link::read(&database_url, None)?;
+    runtime.block_on(seed::ensure_database(&database))?;
+    runtime.block_on(control_plane::migrate::run(&database))?;
     runtime.spawn(echo::serve(addresses.echo));
 
     let secrets = Secrets {

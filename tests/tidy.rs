@@ -167,13 +167,30 @@ fn no_file_was_left_half_done() {
     report(faults);
 }
 
+/// Status and code of each row of the table below `heading`, as in "| 404 | `no_route` | …".
+fn explained(page: &str, heading: &str) -> Vec<String> {
+    let table = page.split(heading).nth(1).unwrap().split("\n#").next().unwrap();
+    let rows = table.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
+    let rows = rows.filter(|row| row.get(1).is_some_and(|status| status.parse::<u16>().is_ok()));
+    rows.map(|row| format!("{} {}", row[1], row[2].trim_matches('`'))).collect()
+}
+
 #[test]
-fn every_error_code_is_explained() {
+fn every_error_code_is_explained_and_no_other() {
     let page = fs::read_to_string(root().join("docs/API.md")).unwrap();
-    let of_the_gateway = gateway::rejection::Rejection::ALL_CODES.into_iter();
-    let codes = of_the_gateway.chain(control_plane::api::problem::ALL_CODES.iter().map(|code| code.as_str()));
-    let missing = codes.filter(|code| !page.contains(&format!("`{code}`")));
-    report(missing.map(|code| format!("docs/API.md lacks `{code}`")).collect());
+    let without_status = |row: String| row.split_once(' ').map(|(_, code)| code.to_owned()).unwrap();
+    let rest = control_plane::api::problem::ALL_CODES.iter();
+    let rest: Vec<String> = rest.map(|code| format!("{} {}", code.status().as_u16(), code.as_str())).collect();
+    let gateway: Vec<String> = gateway::rejection::Rejection::ALL_CODES.iter().map(|code| (*code).to_owned()).collect();
+    let told_of_the_gateway = explained(&page, "### Of the gateway").into_iter().map(without_status).collect();
+    let mut faults = Vec::new();
+    for (codes, told) in [(gateway, told_of_the_gateway), (rest, explained(&page, "### Of REST"))] {
+        let missing = codes.iter().filter(|code| !told.contains(code));
+        faults.extend(missing.map(|code| format!("docs/API.md lacks `{code}`")));
+        let stale = told.iter().filter(|code| !codes.contains(code));
+        faults.extend(stale.map(|code| format!("docs/API.md explains `{code}`, which nothing answers")));
+    }
+    report(faults);
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub mod metering;
 pub mod metrics;
 pub mod migrate;
 pub mod passwords;
+pub mod postgres;
 pub mod publish;
 pub mod quota_reconcile;
 pub mod quota_seed;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use refinery::error::Kind;
 use refinery::{Migration, Runner};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
+
+use crate::postgres::Link;
 
 #[cfg(test)]
 mod tests;
@@ -31,8 +33,6 @@ pub struct Report {
 
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    #[error("the database URL cannot be read; it is `postgres://user@host/database`")]
-    Url,
     #[error("the database cannot be reached: {0}")]
     Unreachable(String),
     #[error(
@@ -47,8 +47,8 @@ pub enum MigrateError {
 }
 
 /// Brings the database to this binary's schema; does nothing when it is there.
-pub async fn run(database_url: &str) -> Result<Report, MigrateError> {
-    apply(database_url, &embedded::migrations::runner()).await
+pub async fn run(database: &Link) -> Result<Report, MigrateError> {
+    apply(database, &embedded::migrations::runner()).await
 }
 
 /// The version that this binary needs.
@@ -56,8 +56,8 @@ pub fn head() -> i32 {
     embedded::migrations::runner().get_migrations().iter().map(Migration::version).max().unwrap_or(0)
 }
 
-async fn apply(database_url: &str, runner: &Runner) -> Result<Report, MigrateError> {
-    let mut client = connect(database_url).await?;
+async fn apply(database: &Link, runner: &Runner) -> Result<Report, MigrateError> {
+    let mut client = connect(database.clone()).await?;
     let failed = |error: tokio_postgres::Error| MigrateError::Failed(describe(&error));
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await.map_err(failed)?;
     let runner = runner_with_rules(runner);
@@ -75,10 +75,9 @@ fn runner_with_rules(runner: &Runner) -> Runner {
     Runner::new(runner.get_migrations()).set_abort_divergent(true).set_abort_missing(true)
 }
 
-async fn connect(database_url: &str) -> Result<Client, MigrateError> {
-    let mut config: tokio_postgres::Config = database_url.parse().map_err(|_| MigrateError::Url)?;
-    config.connect_timeout(CONNECT_MAX).application_name("apihub-migrate");
-    let connecting = tokio::time::timeout(CONNECT_MAX, config.connect(NoTls)).await;
+async fn connect(mut database: Link) -> Result<Client, MigrateError> {
+    database.config.connect_timeout(CONNECT_MAX).application_name("apihub-migrate");
+    let connecting = tokio::time::timeout(CONNECT_MAX, database.connect()).await;
     let (client, connection) = connecting
         .map_err(|_| MigrateError::Unreachable(format!("no answer within {} s", CONNECT_MAX.as_secs())))?
         .map_err(|error| MigrateError::Unreachable(describe(&error)))?;

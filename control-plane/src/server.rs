@@ -39,7 +39,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 /// Runs until `shutdown` is cancelled.
 pub async fn run_until(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     if settings.database.migrate_at_start {
-        let report = migrate::run(settings.database.url.expose()).await?;
+        let report = migrate::run(&settings.database.link()?).await?;
         tracing::info!(version = report.version, applied = report.applied.len(), "the schema is at head");
     }
     let state = start_parts(settings, &shutdown)?;

@@ -12,6 +12,8 @@ use settings::{Reader, Secret, Section, SettingsErrors};
 use snapshot::guard::{AddressPolicy, AllowedRange};
 use url::{Host, Url};
 
+use crate::postgres::{Link, LinkFault};
+
 #[cfg(test)]
 mod tests;
 
@@ -65,6 +67,8 @@ pub struct Rest {
     pub stop_timeout: Duration,
     /// Open connections; further ones wait in the system's queue until one closes.
     pub connections_max: usize,
+    /// From one address that is no trusted proxy; further ones are closed.
+    pub connections_per_address_max: usize,
     /// For a whole request header, and so for how long a connection may idle between two requests.
     pub header_timeout: Duration,
 }
@@ -80,6 +84,8 @@ pub struct Sessions {
 #[derive(Clone, Debug)]
 pub struct Database {
     pub url: Secret,
+    /// The authorities of the server's certificate. With them it must have one.
+    pub ca_file: Option<PathBuf>,
     pub pool_size: usize,
     pub migrate_at_start: bool,
 }
@@ -180,6 +186,12 @@ impl Settings {
     }
 }
 
+impl Database {
+    pub fn link(&self) -> Result<Link, LinkFault> {
+        Link::read(self.url.expose(), self.ca_file.as_deref())
+    }
+}
+
 fn take_rest(section: &mut Section<'_>) -> Rest {
     Rest {
         listen: section.socket_addr("listen", "127.0.0.1:8081"),
@@ -190,6 +202,7 @@ fn take_rest(section: &mut Section<'_>) -> Rest {
         body_bytes_max: size(section.integer("body_bytes_max", 64 * 1024, 1024..=1024 * 1024)),
         stop_timeout: section.duration_s("stop_timeout_s", 30, 0..=600),
         connections_max: size(section.integer("connections_max", 1024, 1..=100_000)),
+        connections_per_address_max: size(section.integer("connections_per_address_max", 256, 1..=100_000)),
         header_timeout: section.duration_ms("header_timeout_ms", 10_000, 10..=300_000),
     }
 }
@@ -216,8 +229,13 @@ fn take_database(section: &mut Section<'_>) -> Database {
     if url.is_none() {
         section.fault("", "needs `url_file`, `plain_url` or the environment variable DATABASE_URL");
     }
+    let ca_file = section.optional_path("ca_file");
+    if let Some(fault) = url.as_ref().and_then(|url| Link::read(url.expose(), ca_file.as_deref()).err()) {
+        section.fault(if ca_file.is_some() { "ca_file" } else { "" }, fault.to_string());
+    }
     Database {
         url: url.unwrap_or_else(|| Secret::new("")),
+        ca_file,
         pool_size: size(section.integer("pool_size", 16, 2..=500)),
         migrate_at_start: section.boolean("migrate_at_start", true),
     }

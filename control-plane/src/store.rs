@@ -54,12 +54,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
-use tokio_postgres::NoTls;
 
 pub use error::StoreError;
 pub use transaction::{Transaction, Values};
 
 use crate::metrics::Metrics;
+use crate::postgres::{Driver, Link};
 use crate::settings::Database;
 
 /// What a unit of work returns: it may borrow from the caller, because `Transaction` carries the caller's lifetime.
@@ -88,23 +88,19 @@ const RETRIES_MAX: u32 = 5;
 /// Pause before the first retry; doubled for each further one.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
-/// Moves the bytes of a session's connection, and hands out its notifications.
-pub type Driver = tokio_postgres::Connection<tokio_postgres::Socket, tokio_postgres::tls::NoTlsStream>;
-
 /// Postgres, through a bounded pool.
 #[derive(Clone)]
 pub struct Store {
     pool: Pool,
-    config: tokio_postgres::Config,
+    link: Link,
     metrics: Metrics,
 }
 
 impl Store {
     /// Makes the pool; connections are opened when they are needed, so a missing Postgres is not an error yet.
     pub fn new(settings: &Database, metrics: Metrics) -> Result<Store, StoreError> {
-        let mut config: tokio_postgres::Config = settings.url.expose().parse().map_err(|_| {
-            StoreError::Settings("the database URL cannot be read; it is `postgres://user@host/database`")
-        })?;
+        let mut link = settings.link().map_err(|fault| StoreError::Settings(fault.to_string()))?;
+        let config = &mut link.config;
         config.connect_timeout(CONNECT_MAX);
         config.application_name("apihub-control-plane");
         config.keepalives(true).keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL);
@@ -114,14 +110,15 @@ impl Store {
             Some(options) => format!("{options} {POOLED_OPTIONS}"),
             None => POOLED_OPTIONS.to_owned(),
         });
-        let manager = Manager::from_config(pooled, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let manager = Manager::from_config(pooled, link.tls.clone(), recycling);
         let pool = Pool::builder(manager)
             .max_size(settings.pool_size)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts { wait: Some(POOL_WAIT_MAX), create: Some(CONNECT_MAX), recycle: Some(RECYCLE_MAX) })
             .build()
-            .map_err(|_| StoreError::Settings("the connection pool cannot be made"))?;
-        Ok(Store { pool, config, metrics })
+            .map_err(|_| StoreError::Settings("the connection pool cannot be made".to_owned()))?;
+        Ok(Store { pool, link, metrics })
     }
 
     /// As `new`, and asks Postgres for a sign of life. Errors: `Unavailable`.
@@ -202,7 +199,7 @@ impl Store {
     /// A connection of its own outside of the pool, for what belongs to a session: advisory locks and notifications. The
     /// caller drives the second half. Errors: `Unavailable`.
     pub async fn session(&self) -> Result<(tokio_postgres::Client, Driver), StoreError> {
-        let connecting = tokio::time::timeout(CONNECT_MAX, self.config.connect(NoTls));
+        let connecting = tokio::time::timeout(CONNECT_MAX, self.link.connect());
         let connected = connecting.await.map_err(|_| StoreError::unavailable("connecting took too long"))?;
         connected.map_err(|error| StoreError::Unavailable(error.to_string()))
     }

@@ -1,4 +1,4 @@
-//! How often the public endpoints may be tried, per account and per source address. A wrong password slows its source and
+//! How often the public endpoints may be tried, per account and per source address, and what costs us more than its caller. A wrong password slows its source and
 //! its account's strangers down; an owner who signs in from where he did before is never locked out. Memory is bounded;
 //! refuses to survive a restart, and to be a plan's limit.
 
@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,11 @@ const BAD_TOKEN: Rule = Rule { burst: 100, interval: Duration::from_secs(1) };
 /// Requests to the public catalogue from one source.
 const CATALOG: Rule = Rule { burst: 200, interval: Duration::from_millis(50) };
 
+/// Publishes of one product: each one is kept for ever.
+const PUBLISH: Rule = Rule { burst: 300, interval: Duration::from_secs(1) };
+/// Proofs of hosts that one user asks for: each makes us call somebody else's server and wait for it.
+const HOST_PROOF: Rule = Rule { burst: 10, interval: Duration::from_secs(30) };
+
 /// Come back after this long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Throttled {
@@ -59,6 +65,8 @@ struct Inner {
     registration: Table<IpAddr>,
     bad_token: Table<IpAddr>,
     catalog: Table<IpAddr>,
+    publish: Table<Uuid>,
+    host_proof: Table<Uuid>,
     /// Sources that have signed in to an account: the account's bucket does not hold them back.
     familiar: Table<([u8; 16], IpAddr)>,
 }
@@ -72,6 +80,8 @@ impl Default for Throttles {
             registration: Table::new(REGISTRATION, "registration"),
             bad_token: Table::new(BAD_TOKEN, "bad_token"),
             catalog: Table::new(CATALOG, "catalog"),
+            publish: Table::new(PUBLISH, "publish"),
+            host_proof: Table::new(HOST_PROOF, "host_proof"),
             familiar: Table::new(Rule { burst: 1, interval: Duration::from_secs(30 * 24 * 3600) }, "familiar"),
         };
         Throttles { inner: Arc::new(inner) }
@@ -118,6 +128,14 @@ impl Throttles {
     pub fn attempt_catalog(&self, source: IpAddr, now: Instant) -> Result<(), Throttled> {
         self.inner.catalog.take(network_of(source), now)
     }
+
+    pub fn attempt_publish(&self, product: Uuid, now: Instant) -> Result<(), Throttled> {
+        self.inner.publish.take(product, now)
+    }
+
+    pub fn attempt_host_proof(&self, user: Uuid, now: Instant) -> Result<(), Throttled> {
+        self.inner.host_proof.take(user, now)
+    }
 }
 
 /// Sixteen bytes are enough not to collide, and no address of anybody stays in memory.
@@ -128,7 +146,8 @@ fn account_digest(email: &str) -> [u8; 16] {
     short
 }
 
-fn network_of(source: IpAddr) -> IpAddr {
+/// A whole /64 for IPv6: who has one address of it has them all.
+pub(crate) fn network_of(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(address) => {
             let mut octets = address.octets();

@@ -1,4 +1,4 @@
-//! What the gateway serves at this moment: one immutable snapshot behind one pointer. A request pins the snapshot that it
+//! What the gateway serves at this moment: one immutable snapshot behind one pointer. A decision pins the snapshot that it
 //! began with; a change builds the next one beside it and swaps. Fetches nothing and stores nothing on disk.
 
 mod building;

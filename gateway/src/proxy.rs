@@ -60,7 +60,7 @@ impl ProxyHttp for Gateway {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        Context::begin(self.live.load(), self.book.clone())
+        Context::begin(self.book.clone())
     }
 
     /// Header names are written as HTTP/2 has them anyway: `heads`.

@@ -1,8 +1,9 @@
-//! A private Postgres: its own data directory, a unix socket in a folder of mode 0700, no port. Postgres refuses to run
-//! as root, so root hands it to the user `postgres` (else `nobody`).
+//! A private Postgres: its own data directory, a unix socket in a folder of mode 0700, no port but one of the loopback where
+//! that is asked for. Postgres refuses to run as root, so root hands it to the user `postgres` (else `nobody`).
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -18,6 +19,9 @@ const INSTALL: &str = "apt-get install postgresql";
 /// Recovery after a crash reads the log since the last checkpoint; a minute is far beyond what a desk needs.
 const READY_WAIT: Duration = Duration::from_secs(60);
 const STOP_WAIT: Duration = Duration::from_secs(30);
+/// Of TLS, beside the data.
+const CERTIFICATE: &str = "server.crt";
+const KEY: &str = "server.key";
 /// What it says when children of a killed server still live.
 const STILL_IN_USE: &str = "is still in use";
 /// The one role and its name in every URL.
@@ -36,12 +40,30 @@ pub struct PrivatePostgres {
     dir: PathBuf,
     programs: PathBuf,
     durability: Durability,
+    /// Where it listens with TLS, beside the socket.
+    port: Option<u16>,
     child: Child,
 }
 
 impl PrivatePostgres {
     /// Starts a cluster in `dir`, which is made on first use. Call from a thread that lives as long as the cluster.
     pub fn start(dir: &Path, durability: Durability) -> Result<PrivatePostgres, ServerFault> {
+        PrivatePostgres::launch(dir, durability, None)
+    }
+
+    /// A throw-away cluster that listens on a port of the loopback, with TLS. Certificate and key are PEM texts.
+    pub fn start_with_tls(dir: &Path, port: u16, certificate: &str, key: &str) -> Result<PrivatePostgres, ServerFault> {
+        let owner = other_user();
+        private_dir(dir, owner)?;
+        for (name, text) in [(CERTIFICATE, certificate), (KEY, key)] {
+            let path = dir.join(name);
+            write_private(&path, text, owner)
+                .map_err(|error| ServerFault::Directory { path, reason: error.to_string() })?;
+        }
+        PrivatePostgres::launch(dir, Durability::ThrowAway, Some(port))
+    }
+
+    fn launch(dir: &Path, durability: Durability, port: Option<u16>) -> Result<PrivatePostgres, ServerFault> {
         let programs = find_programs()?;
         let owner = other_user();
         private_dir(dir, owner)?;
@@ -52,8 +74,8 @@ impl PrivatePostgres {
         } else {
             initdb(&programs, &data, owner)?;
         }
-        let child = spawn(&programs, dir, durability, owner)?;
-        let mut postgres = PrivatePostgres { dir: dir.to_owned(), programs, durability, child };
+        let child = spawn(&programs, dir, durability, port, owner)?;
+        let mut postgres = PrivatePostgres { dir: dir.to_owned(), programs, durability, port, child };
         postgres.wait_ready()?;
         Ok(postgres)
     }
@@ -63,12 +85,15 @@ impl PrivatePostgres {
         let _ = self.child.kill();
         let _ = self.child.wait();
         await_predecessor(&self.dir.join("data"));
-        self.child = spawn(&self.programs, &self.dir, self.durability, other_user())?;
+        self.child = spawn(&self.programs, &self.dir, self.durability, self.port, other_user())?;
         self.wait_ready()
     }
 
-    /// A connection URL for a database of this cluster.
+    /// A connection URL for a database of this cluster, over its socket or, where it has one, its port.
     pub fn url(&self, database: &str) -> String {
+        if let Some(port) = self.port {
+            return format!("postgresql://{ROLE}@localhost:{port}/{database}");
+        }
         let socket_dir = self.dir.display().to_string().replace('/', "%2F");
         format!("postgresql://{ROLE}@{socket_dir}/{database}")
     }
@@ -94,7 +119,7 @@ impl PrivatePostgres {
                 }
                 // They end by themselves as soon as they see that it is gone.
                 std::thread::sleep(POLL);
-                self.child = spawn(&self.programs, &self.dir, self.durability, other_user())?;
+                self.child = spawn(&self.programs, &self.dir, self.durability, self.port, other_user())?;
             }
             if is_ready(&self.dir.join("data"), self.child.id()) {
                 return Ok(());
@@ -140,7 +165,19 @@ fn is_ready(data: &Path, pid: u32) -> bool {
     lines.next() == Some(&pid.to_string()) && lines.nth(6).is_some_and(|state| state.trim() == "ready")
 }
 
-fn spawn(programs: &Path, dir: &Path, durability: Durability, owner: Option<(u32, u32)>) -> Result<Child, ServerFault> {
+fn write_private(path: &Path, text: &str, owner: Option<(u32, u32)>) -> io::Result<()> {
+    fs::write(path, text)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    if let Some((uid, gid)) = owner { std::os::unix::fs::chown(path, Some(uid), Some(gid)) } else { Ok(()) }
+}
+
+fn spawn(
+    programs: &Path,
+    dir: &Path,
+    durability: Durability,
+    port: Option<u16>,
+    owner: Option<(u32, u32)>,
+) -> Result<Child, ServerFault> {
     let start = |error: io::Error| ServerFault::Start { program: PROGRAM, reason: error.to_string() };
     let log = File::create(dir.join("postgres.log")).map_err(start)?;
     let mut command = Command::new(programs.join("postgres"));
@@ -149,6 +186,11 @@ fn spawn(programs: &Path, dir: &Path, durability: Durability, owner: Option<(u32
     if durability == Durability::ThrowAway {
         // What was committed is in the kernel's hands and so survives a kill -9, but not a crash of the machine.
         command.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
+    }
+    if let Some(port) = port {
+        command.args(["-c", "listen_addresses=localhost", "-c", "ssl=on", "-c", &format!("port={port}")]);
+        command.args(["-c".to_owned(), format!("ssl_cert_file={}", dir.join(CERTIFICATE).display())]);
+        command.args(["-c".to_owned(), format!("ssl_key_file={}", dir.join(KEY).display())]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir(dir);
     as_user(&mut command, owner);

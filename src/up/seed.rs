@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use control_plane::postgres::Link;
 use control_plane::store::Store;
 use serde_json::{Value, json};
 use settings::Secret;
@@ -27,14 +28,14 @@ pub struct Place<'a> {
 }
 
 /// A private cluster begins without our database; one that was given is expected to have it.
-pub async fn ensure_database(url: &str) -> anyhow::Result<()> {
+pub async fn ensure_database(database: &Link) -> anyhow::Result<()> {
     use tokio_postgres::error::SqlState;
-    let Err(error) = tokio_postgres::connect(url, tokio_postgres::NoTls).await else { return Ok(()) };
+    let Err(error) = database.connect().await else { return Ok(()) };
     if error.code() != Some(&SqlState::INVALID_CATALOG_NAME) {
         return Err(error).context("cannot connect to Postgres");
     }
-    let (base, name) = url.rsplit_once('/').context("the database URL names no database")?;
-    let (client, connection) = tokio_postgres::connect(&format!("{base}/postgres"), tokio_postgres::NoTls).await?;
+    let name = database.name().context("the database URL names no database")?;
+    let (client, connection) = database.to_database("postgres").connect().await?;
     let connection = tokio::spawn(connection);
     client.batch_execute(&format!("CREATE DATABASE \"{name}\"")).await?;
     drop(client);
@@ -63,8 +64,8 @@ pub async fn ensure_demo(place: &Place<'_>) -> anyhow::Result<Demo> {
 }
 
 async fn ensure_admin(database_url: &str, password: &str) -> anyhow::Result<()> {
-    let database =
-        control_plane::settings::Database { url: Secret::new(database_url), pool_size: 1, migrate_at_start: false };
+    let url = Secret::new(database_url);
+    let database = control_plane::settings::Database { url, ca_file: None, pool_size: 1, migrate_at_start: false };
     let store = Store::connect(&database, control_plane::metrics::Metrics::new()?).await?;
     control_plane::bootstrap::ensure_admin(&store, ADMIN_EMAIL, &Secret::new(password)).await?;
     Ok(())

@@ -9,14 +9,14 @@ use servers::Signal;
 use crate::harness::{Catalog, World, eventually};
 
 /// Steady traffic on one gateway; every answer must be a 200.
-struct Traffic {
+pub struct Traffic {
     stop: Arc<AtomicBool>,
     good: Arc<AtomicU64>,
     workers: Vec<tokio::task::JoinHandle<Vec<String>>>,
 }
 
 impl Traffic {
-    fn start(world: &World, catalog: &Catalog) -> Traffic {
+    pub fn start(world: &World, catalog: &Catalog) -> Traffic {
         let (stop, good) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let url = format!("{}{}/x", world.gateway().url, catalog.path);
         let workers = (0..4).map(|_| {
@@ -45,13 +45,13 @@ impl Traffic {
     }
 
     /// Returns when so many more requests were answered well.
-    async fn more(&self, count: u64) {
+    pub async fn more(&self, count: u64) {
         let goal = self.good.load(Ordering::Relaxed) + count;
         eventually("traffic goes on", || async { (self.good.load(Ordering::Relaxed) >= goal).then_some(()) }).await;
     }
 
     /// The number of answered requests; fails where one was not a 200.
-    async fn stop(self) -> u64 {
+    pub async fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         for worker in self.workers {
             let failed = worker.await.unwrap();
@@ -72,7 +72,7 @@ async fn world_with_traffic() -> (World, Catalog, Traffic) {
 }
 
 /// Every answered request is a row, once.
-async fn counted_exactly(world: &World, answered: u64) {
+pub async fn counted_exactly(world: &World, answered: u64) {
     let wanted = i64::try_from(answered).unwrap();
     eventually("every request is counted", || async {
         let logged = world.count("SELECT count(*) FROM usage_logs").await;
@@ -114,6 +114,49 @@ async fn killing_postgres_fails_no_request_and_rest_recovers_by_itself() {
         .await;
     let answered = traffic.stop().await;
     counted_exactly(&world, answered).await;
+}
+
+#[tokio::test]
+async fn a_write_that_waits_outlasts_a_failover_of_postgres_and_says_done_only_when_it_is() {
+    let mut world = World::with().own_postgres().start().await;
+    let ann = world.publisher("ann").await;
+    let catalog = ann.product("api").endpoint("GET", "/x", &world.upstream.url()).publish().await;
+    let url = format!("{}{}/x", world.gateway().url, catalog.path);
+    let revoke = |key_id: &str, seconds: u32| {
+        let request = ann.rest.request(reqwest::Method::POST, &format!("/v1/keys/{key_id}/revoke"));
+        let request = request.header("prefer", format!("wait={seconds}")).json(&serde_json::json!({}));
+        let rest = ann.rest.clone();
+        tokio::spawn(async move { rest.send(request).await.unwrap() })
+    };
+    let numbered = "SELECT count(*) FROM config_changes WHERE entity = 'key' AND revision IS NOT NULL";
+    // A frozen gateway acknowledges nothing, so the wait begins before Postgres goes.
+    world.gateways[0].role.signal(Signal::STOP);
+    let before = world.count(numbered).await;
+    let waiting = revoke(&catalog.key_id, 25);
+    eventually("it is committed and numbered", || async { (world.count(numbered).await > before).then_some(()) }).await;
+    let postgres = world.postgres.as_mut().unwrap();
+    servers::send(postgres.child(), Signal::KILL);
+    let _ = postgres.child().wait();
+    world.gateways[0].role.signal(Signal::CONT);
+    let ready = format!("{}/readyz", world.control_planes[0].url);
+    eventually("Postgres is missed", || async { (reqwest::get(&ready).await.unwrap().status() == 503).then_some(()) })
+        .await;
+    assert!(!waiting.is_finished(), "nobody can know yet that every gateway serves it");
+    world.postgres.as_mut().unwrap().restart().unwrap();
+    let answer = waiting.await.unwrap();
+    assert_eq!(answer.status, 200, "{} {:?}", answer.json, answer.headers);
+    assert_eq!(world.client.get(&url).bearer_auth(&catalog.key).send().await.unwrap().status(), 401);
+    // A Postgres that does not come back in time: never "done".
+    let (key_id, _) = ann.key(&catalog.subscription, serde_json::json!({ "name": "k", "environment": "live" })).await;
+    world.gateways[0].role.signal(Signal::STOP);
+    let before = world.count(numbered).await;
+    let waiting = revoke(&key_id, 2);
+    eventually("it is committed and numbered", || async { (world.count(numbered).await > before).then_some(()) }).await;
+    let postgres = world.postgres.as_mut().unwrap();
+    servers::send(postgres.child(), Signal::KILL);
+    let _ = postgres.child().wait();
+    assert_eq!(waiting.await.unwrap().status, 202);
+    world.gateways[0].role.signal(Signal::CONT);
 }
 
 #[tokio::test]

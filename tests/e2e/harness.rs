@@ -1,5 +1,6 @@
 //! What the tests stand on: a world of real servers, an upstream that can misbehave, clients that read as sentences.
 
+pub mod breaking_disk;
 pub mod fault_proxy;
 mod operator;
 mod ports;

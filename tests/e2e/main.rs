@@ -8,6 +8,7 @@ mod harness;
 mod answers;
 mod billing;
 mod caps;
+mod disk;
 mod fast_101;
 mod faults;
 mod freshness;

@@ -91,6 +91,34 @@ async fn grpc_framing_passes_over_http2_with_its_trailers() {
 }
 
 #[tokio::test]
+async fn a_call_that_streams_up_without_an_answer_ends_when_its_key_is_revoked() {
+    let world = World::with().tls().start().await;
+    let ann = world.publisher("ann").await;
+    let target = format!("http://{}/pkg.Service/Upload", world.upstream.h2_address);
+    let endpoint = json!({
+        "method": "POST", "path_pattern": "/pkg.Service/Upload", "target_url": target, "upstream_http": "h2",
+    });
+    let catalog = ann.product("api").endpoint_with(endpoint).publish().await;
+    let client = reqwest::Client::builder().danger_accept_invalid_certs(true).http2_prior_knowledge().build().unwrap();
+    let url = format!("{}{}/pkg.Service/Upload", world.gateway().https_url.clone().unwrap(), catalog.path);
+    // The upstream answers at the end of the body alone, and this one has none.
+    let pieces = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Some((Ok::<_, std::io::Error>(Bytes::from_static(b"\x00\x00\x00\x00\x05hello")), ()))
+    });
+    let request = client.post(&url).bearer_auth(&catalog.key).header("content-type", "application/grpc");
+    let call = tokio::spawn(request.header("te", "trailers").body(reqwest::Body::wrap_stream(pieces)).send());
+    let in_flight = || async { world.gateway().metric("gateway_http_requests_in_flight").await };
+    eventually("the call is in flight", || async { (in_flight().await >= 1.0).then_some(()) }).await;
+    ann.post_served(&format!("/v1/keys/{}/revoke", catalog.key_id), json!({})).await;
+    let ended = tokio::time::timeout(Duration::from_secs(6), call).await.expect("the call ends within 5 s").unwrap();
+    assert!(ended.is_err(), "a stream that was cut must not look answered: {ended:?}");
+    eventually("the gateway let go of it", || async { (in_flight().await < 1.0).then_some(()) }).await;
+    let logged = "SELECT count(*) FROM usage_logs WHERE status = 499";
+    eventually("it is counted, once", || async { (world.count(logged).await == 1).then_some(()) }).await;
+}
+
+#[tokio::test]
 async fn plain_requests_pass_over_tls_with_http1_and_http2() {
     let world = World::with().tls().start().await;
     let ann = world.publisher("ann").await;

@@ -1,6 +1,8 @@
 //! A product's own hosts: claimed, proved over HTTP, given up. A claim keeps nobody else away; a proof does, and takes effect at
 //! the gateways at once. Refuses the installation's own names.
 
+use std::time::Instant;
+
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::api::access::{self, Granted, seen};
-use crate::api::auth::Caller;
+use crate::api::auth::{self, Caller};
 use crate::api::extract::{DigestedJson, Path};
 use crate::api::headers::{IdempotencyHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
@@ -134,7 +136,7 @@ async fn list_hosts(
 
 #[utoipa::path(post, path = "/v1/products/{id}/hosts/{host}/verify", tag = "product hosts",
     params(("id" = Uuid, Path, description = "The product"), ("host" = String, Path), PreferHeader),
-    description = "Fetches the challenge from the host itself. Once it is there, the gateways serve the product under this name.",
+    description = "Fetches the challenge from the host itself. Once it is there, the gateways serve the product under this name. Ten proofs at once, then one each half minute.",
     responses((status = 200, body = ProductHost), (status = 202, body = ProductHost)))]
 async fn verify_host(
     State(state): State<AppState>,
@@ -143,6 +145,8 @@ async fn verify_host(
     prefer: Prefer,
 ) -> Result<Response, ApiError> {
     let granted = access::to_product(&state, &caller, product, Role::Developer).await?;
+    let throttled = state.throttles.attempt_host_proof(caller.user_id, Instant::now());
+    throttled.map_err(|throttled| auth::refuse(&state, throttled))?;
     let (organization, name) = (granted.organization, &host);
     let claimed = state
         .store

@@ -1,5 +1,7 @@
-//! Releases: a publish compiles the draft and makes it live in one transaction, or says every fault and changes nothing. A
-//! rollback points at an older release. Releases themselves never change.
+//! Releases: a publish compiles the draft and makes it live in one transaction, or says every fault and changes nothing; what is
+//! live already is not released again. A rollback points at an older release. Releases themselves never change.
+
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -11,9 +13,10 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use crate::api::access::{self, Granted};
-use crate::api::auth::Caller;
-use crate::api::extract::{Json, OptionalJson, Path, Query};
-use crate::api::headers::PreferHeader;
+use crate::api::auth::{self, Caller};
+use crate::api::extract::{Json, OptionalDigestedJson, Path, Query};
+use crate::api::headers::{IdempotencyHeader, PreferHeader};
+use crate::api::idempotency::{IdempotencyKey, Once};
 use crate::api::page::{Page, PageQuery};
 use crate::api::problem::{ApiError, Code};
 use crate::api::products as product_api;
@@ -49,7 +52,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 #[derive(Clone, Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishForm {
-    /// What this release is about.
+    /// What this release is about. Not kept where the draft is live already.
     #[serde(default)]
     #[schema(max_length = 2000)]
     pub note: String,
@@ -94,21 +97,25 @@ pub struct Comparison {
 }
 
 #[utoipa::path(post, path = "/v1/products/{id}/publish", tag = "releases", request_body = Option<PublishForm>,
-    params(("id" = Uuid, Path), PreferHeader),
-    description = "Compiles the draft, sells its draft plans, and makes both live at once. A refusal names every fault, with pointers such as `/endpoints/<id>/target_url`.",
-    responses((status = 201, body = Release), (status = 202, body = Release)))]
+    params(("id" = Uuid, Path), IdempotencyHeader, PreferHeader),
+    description = "Compiles the draft, sells its draft plans, and makes both live at once. A refusal names every fault, with pointers such as `/endpoints/<id>/target_url`. Where the draft is what is live already, that release is answered (200) and nothing changes. At most 300 at once for each product, then one a second.",
+    responses((status = 201, body = Release), (status = 200, body = Release), (status = 202, body = Release)))]
 async fn publish_product(
     State(state): State<AppState>,
     caller: Caller,
     Path(id): Path<Uuid>,
+    key: IdempotencyKey,
     prefer: Prefer,
-    OptionalJson(form): OptionalJson<PublishForm>,
+    form: OptionalDigestedJson<PublishForm>,
 ) -> Result<Response, ApiError> {
     let granted = access::to_product(&state, &caller, id, Role::Developer).await?;
-    let note = Prose::parse(&form.note, NOTE_CHARS_MAX).map_err(|flaw| ApiError::field("/note", flaw))?;
-    let (granted, note, addresses) = (&granted, &note, &state.settings.upstream);
+    let once = key.claim(&caller, form.digest);
+    let note = Prose::parse(&form.body.note, NOTE_CHARS_MAX).map_err(|flaw| ApiError::field("/note", flaw))?;
+    let throttled = state.throttles.attempt_publish(id, Instant::now());
+    throttled.map_err(|throttled| auth::refuse(&state, throttled))?;
+    let (granted, once, note, addresses) = (&granted, &once, &note, &state.settings.upstream);
     let written =
-        state.store.run_tx("publish_product", |tx| Box::pin(publish(tx, granted, id, note, addresses))).await?;
+        state.store.run_tx("publish_product", |tx| Box::pin(publish(tx, granted, id, once, note, addresses))).await?;
     finish(&state, prefer, written).await
 }
 
@@ -116,9 +123,13 @@ async fn publish(
     tx: &Transaction<'_>,
     granted: &Granted,
     id: Uuid,
+    once: &Once,
     note: &Prose,
     addresses: &AddressPolicy,
 ) -> Result<Written, ApiError> {
+    if let Some(replayed) = once.replay(tx).await? {
+        return Ok(replayed);
+    }
     let product = product_api::lock(tx, granted, id).await?;
     product_api::not_retired(&product)?;
     let endpoints = endpoints::list_draft(tx, granted.organization, id).await?;
@@ -132,6 +143,13 @@ async fn publish(
         plans: &plans,
         number,
     };
+    if let Some(live) = find_same(tx, granted, &draft, addresses).await? {
+        // A change all the same: who waits is to hear when every gateway serves what is live.
+        let change = changes::record(tx, EntityKind::Product, id).await?;
+        let written = Written::ok(&Release::of(live, true))?.change(change);
+        once.record(tx, &written).await?;
+        return Ok(written);
+    }
     let compiled = compile(&draft, addresses).map_err(refused)?;
     let row = store_release(tx, granted, id, number, &compiled, note).await?;
     for plan in plans.iter().filter(|plan| plan.status == PlanStatus::Draft) {
@@ -139,7 +157,33 @@ async fn publish(
     }
     let change = go_live(tx, granted, &product, &row, "product.publish").await?;
     let release = Release::of(row, true);
-    Ok(Written::created(format!("/v1/products/{id}/releases/{number}"), &release)?.change(change))
+    let written = Written::created(format!("/v1/products/{id}/releases/{number}"), &release)?.change(change);
+    once.record(tx, &written).await?;
+    Ok(written)
+}
+
+/// The live release, where the draft would make the same again and has no plan to sell for the first time and no quarantine to end.
+async fn find_same(
+    tx: &Transaction<'_>,
+    granted: &Granted,
+    draft: &Draft<'_>,
+    addresses: &AddressPolicy,
+) -> Result<Option<ReleaseRow>, ApiError> {
+    let (Some(live), Some(number)) = (draft.product.live_release_id, draft.product.live_release_number) else {
+        return Ok(None);
+    };
+    let sells_more = draft.plans.iter().any(|plan| plan.status == PlanStatus::Draft);
+    if sells_more || draft.product.quarantine_reason.is_some() {
+        return Ok(None);
+    }
+    // A release holds its own number, so it is compared under the live one's.
+    let Ok(again) = compile(&Draft { number, ..*draft }, addresses) else { return Ok(None) };
+    let is_same = again.bytes == releases::compiled(tx, live).await?
+        && to_value(&again.summary)? == releases::summary(tx, live).await?;
+    if !is_same {
+        return Ok(None);
+    }
+    Ok(releases::get(tx, granted.organization, draft.product.id, number).await?)
 }
 
 /// Of each family the newest version: an active one steps aside for its draft successor.

@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Signals;
+use crate::postgres::Driver;
 use crate::store::changes::{Channel, listen};
-use crate::store::{Driver, Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// Pause before the next attempt after a session was lost. Meanwhile polling does the work.
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);

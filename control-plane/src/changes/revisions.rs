@@ -53,11 +53,13 @@ impl Revisions {
         &self.signals
     }
 
-    /// The revision of a committed change, as soon as it has one.
+    /// The revision of a committed change, as soon as it has one. A Postgres that fails over meanwhile is asked again.
     pub async fn numbered(&self, change: ChangeId) -> Result<u64, NotNumbered> {
         let deadline = Instant::now() + NUMBERED_WITHIN;
         let mut numbered = self.signals.numbered();
-        self.nudge().await?;
+        if let Err(error) = self.nudge().await {
+            tracing::debug!(%error, "the numbering could not be woken; it looks by itself");
+        }
         // The leader of this process signals after every look, also after one that found nothing; one elsewhere does not.
         let mut look_first = !self.signals.leads();
         loop {
@@ -65,23 +67,26 @@ impl Revisions {
                 wait(&mut numbered, deadline).await;
             }
             look_first = false;
-            if let Some(revision) = find_revision(&self.store, change).await? {
+            let found = find_revision(&self.store, change).await;
+            if let Ok(Some(revision)) = found {
                 return Ok(revision);
             }
             if Instant::now() >= deadline {
-                return Err(NotNumbered::TooLate);
+                return found.map_err(NotNumbered::from).and(Err(NotNumbered::TooLate));
             }
         }
     }
 
-    /// Waits until every expected node serves `revision`, at most for `patience`; says who does not.
+    /// Waits until every expected node serves `revision`, at most for `patience`; says who does not. A Postgres that fails over
+    /// meanwhile is asked again; errors: it does not answer at the end either.
     pub async fn served(&self, revision: u64, patience: Duration) -> Result<Served, StoreError> {
         let deadline = Instant::now() + patience;
         let mut acks = self.signals.acks();
         loop {
-            let missing = list_lagging(&self.store, revision).await?;
-            if missing.is_empty() || Instant::now() >= deadline {
-                return Ok(Served { missing });
+            let asked = list_lagging(&self.store, revision).await;
+            let is_answer = asked.as_ref().is_ok_and(Vec::is_empty);
+            if is_answer || Instant::now() >= deadline {
+                return asked.map(|missing| Served { missing });
             }
             wait(&mut acks, deadline).await;
         }

@@ -6,6 +6,7 @@ use refinery::{Migration, Runner};
 use tokio_postgres::{Client, NoTls};
 
 use super::{MigrateError, apply, embedded, head, run};
+use crate::postgres::Link;
 use crate::publish::builder::testing_rows::store_of;
 use crate::testing::empty_database;
 
@@ -25,10 +26,10 @@ fn altered(alter: impl Fn(&mut Vec<Migration>)) -> Runner {
 #[tokio::test]
 async fn an_empty_database_gets_every_migration_and_a_second_run_does_nothing() {
     let database = empty_database().await;
-    let first = run(&database.url).await.unwrap();
+    let first = run(&database.link()).await.unwrap();
     assert_eq!(first.version, head());
     assert_eq!(first.applied.len(), embedded::migrations::runner().get_migrations().len());
-    let second = run(&database.url).await.unwrap();
+    let second = run(&database.link()).await.unwrap();
     assert_eq!(second.applied, Vec::<String>::new());
     assert_eq!(second.version, head());
 }
@@ -36,7 +37,8 @@ async fn an_empty_database_gets_every_migration_and_a_second_run_does_nothing() 
 #[tokio::test]
 async fn two_processes_that_migrate_at_once_both_succeed() {
     let database = empty_database().await;
-    let (one, other) = tokio::join!(run(&database.url), run(&database.url));
+    let link = database.link();
+    let (one, other) = tokio::join!(run(&link), run(&link));
     let applied = one.unwrap().applied.len() + other.unwrap().applied.len();
     assert_eq!(applied, embedded::migrations::runner().get_migrations().len());
 }
@@ -44,12 +46,12 @@ async fn two_processes_that_migrate_at_once_both_succeed() {
 #[tokio::test]
 async fn an_edited_migration_is_refused_by_name() {
     let database = empty_database().await;
-    run(&database.url).await.unwrap();
+    run(&database.link()).await.unwrap();
     let edited = altered(|migrations| {
         let first = migrations.first_mut().unwrap();
         *first = Migration::unapplied("V0001__accounts", "SELECT 1").unwrap();
     });
-    let error = apply(&database.url, &edited).await.unwrap_err();
+    let error = apply(&database.link(), &edited).await.unwrap_err();
     assert!(matches!(&error, MigrateError::Edited(name) if name == "V1__accounts"), "{error}");
     assert!(error.to_string().contains("put the change into a new one"));
 }
@@ -58,8 +60,8 @@ async fn an_edited_migration_is_refused_by_name() {
 async fn a_database_of_a_newer_binary_is_refused() {
     let database = empty_database().await;
     let newer = altered(|migrations| migrations.push(Migration::unapplied("V9999__later", "SELECT 1").unwrap()));
-    apply(&database.url, &newer).await.unwrap();
-    let error = run(&database.url).await.unwrap_err();
+    apply(&database.link(), &newer).await.unwrap();
+    let error = run(&database.link()).await.unwrap_err();
     assert!(matches!(&error, MigrateError::Unknown(name) if name == "V9999__later"), "{error}");
 }
 
@@ -69,7 +71,7 @@ async fn a_failing_migration_says_what_postgres_said_and_leaves_nothing() {
     let faulty = altered(|migrations| {
         migrations.push(Migration::unapplied("V9999__faulty", "CREATE TABLE t (); SELECT no_such_column").unwrap());
     });
-    let error = apply(&database.url, &faulty).await.unwrap_err();
+    let error = apply(&database.link(), &faulty).await.unwrap_err();
     assert!(error.to_string().contains("no_such_column"), "{error}");
     let client = client(&database.url).await;
     let row = client.query_one("SELECT to_regclass('t') IS NULL", &[]).await.unwrap();
@@ -78,23 +80,23 @@ async fn a_failing_migration_says_what_postgres_said_and_leaves_nothing() {
 
 #[tokio::test]
 async fn an_unreachable_database_is_named_without_a_backtrace() {
-    let error = run("postgres://nobody@127.0.0.1:1/none").await.unwrap_err();
+    let link = Link::read("postgres://nobody@127.0.0.1:1/none", None).unwrap();
+    let error = run(&link).await.unwrap_err();
     assert!(matches!(error, MigrateError::Unreachable(_)), "{error}");
-    assert!(matches!(run("not a url").await.unwrap_err(), MigrateError::Url));
 }
 
 #[tokio::test]
 async fn what_was_counted_before_there_was_a_billing_record_is_in_it_and_rolls_up() {
     let database = empty_database().await;
     let before = altered(|migrations| migrations.retain(|migration| migration.version() <= 12));
-    apply(&database.url, &before).await.unwrap();
+    apply(&database.link(), &before).await.unwrap();
     let client = client(&database.url).await;
     let minutes = "INSERT INTO usage_minutes SELECT s, date_trunc('minute', now()) - n * interval '7 minutes', s * 2, 1, n % 3, 2, s % 4,
         10, 10, 0, 9, 5, 5, 20000 * n FROM generate_series(1, 20) s, generate_series(1, 30) n";
     assert_eq!(client.execute(minutes, &[]).await.unwrap(), 600);
     let watermark = "INSERT INTO ingest_watermarks (node_id, epoch, contiguous_seq) VALUES (gen_random_uuid(), gen_random_uuid(), 5)";
     client.execute(watermark, &[]).await.unwrap();
-    run(&database.url).await.unwrap();
+    run(&database.link()).await.unwrap();
     let store = store_of(&database.url).await;
     crate::metering::roll_up(&store, jiff::Timestamp::UNIX_EPOCH).await.unwrap();
     crate::metering::audit(&store).await.unwrap();
@@ -113,7 +115,7 @@ async fn what_was_counted_before_there_was_a_billing_record_is_in_it_and_rolls_u
 #[tokio::test]
 async fn the_schema_is_what_the_snapshot_describes() {
     let database = empty_database().await;
-    run(&database.url).await.unwrap();
+    run(&database.link()).await.unwrap();
     let client = client(&database.url).await;
     insta::assert_snapshot!("schema", describe(&client).await);
 }

@@ -1,6 +1,8 @@
-//! The connections of the REST listener: how many there are, how long a request's header may take, and how they end at a
+//! The connections of the REST listener: how many there are, in all and from one address, how long a request's header may take, and how they end at a
 //! stop. Refuses to let slow clients hold connections for ever, to stop in the middle of a request, and to wait for one longer
 //! than the settings say.
+
+mod seats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +23,9 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::api::state::AppState;
+use crate::metrics::Metrics;
 use crate::router;
+use seats::Seats;
 
 /// Pause after the system refused a connection, as when descriptors ran out: long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -36,6 +40,8 @@ pub(crate) async fn serve(listener: TcpListener, state: AppState, shutdown: Canc
     let connections = Connections {
         http: http(state.settings.rest.header_timeout),
         free: Arc::new(Semaphore::new(state.settings.rest.connections_max)),
+        seats: Seats::new(state.settings.rest.connections_per_address_max, &state.settings.rest.trusted_proxies),
+        metrics: state.metrics.clone(),
         open: TaskTracker::new(),
         router: router::build(state),
         shutdown,
@@ -61,6 +67,8 @@ fn http(header_timeout: Duration) -> http1::Builder {
 struct Connections {
     http: http1::Builder,
     free: Arc<Semaphore>,
+    seats: Seats,
+    metrics: Metrics,
     open: TaskTracker,
     router: Router,
     shutdown: CancellationToken,
@@ -74,10 +82,14 @@ impl Connections {
                 accepted = next(listener, &self.free) => accepted,
             };
             let Some((stream, peer, permit)) = accepted else { continue };
+            let Some(seat) = self.seats.take(peer.ip()) else {
+                self.metrics.count_throttled("connections");
+                continue;
+            };
             let (http, router, shutdown) = (self.http.clone(), self.router.clone(), self.shutdown.clone());
             self.open.spawn(async move {
                 answer(http, stream, peer, router, shutdown).await;
-                drop(permit);
+                drop((permit, seat));
             });
         }
     }

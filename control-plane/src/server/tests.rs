@@ -111,6 +111,24 @@ async fn connections_beyond_the_cap_wait_their_turn() {
 }
 
 #[tokio::test]
+async fn one_address_cannot_hold_all_connections() {
+    let (_app, address, _shutdown, _serving) = start(|rest| rest.connections_per_address_max = 2).await;
+    let held = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
+    assert_eq!(ask(address, LIVEZ).await, "", "the third is closed unheard");
+    // Another of this machine's addresses is somebody else.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let mut other = socket.connect(address).await.unwrap();
+    other.write_all(LIVEZ).await.unwrap();
+    assert!(read_to_end(&mut other).await.starts_with("HTTP/1.1 200"));
+    drop(held);
+    let deadline = Instant::now() + PATIENCE;
+    while !ask(address, LIVEZ).await.starts_with("HTTP/1.1 200") {
+        assert!(Instant::now() < deadline, "places that were given back are never free");
+    }
+}
+
+#[tokio::test]
 async fn a_header_that_is_too_large_is_refused() {
     let (_app, address, _shutdown, _serving) = start(|_| {}).await;
     let large = format!("GET /livez HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(1_000_000));

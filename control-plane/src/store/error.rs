@@ -33,7 +33,7 @@ pub enum StoreError {
     #[error("a stored row cannot be read: {0}")]
     BadRow(String),
     #[error("{0}")]
-    Settings(&'static str),
+    Settings(String),
     #[error("the database refused a statement: {0}")]
     Statement(tokio_postgres::Error),
 }

@@ -10,7 +10,8 @@ use crate::testing::empty_database;
 
 async fn store(pool_size: usize) -> Store {
     let database = empty_database().await;
-    let settings = Database { url: settings::Secret::new(database.url), pool_size, migrate_at_start: false };
+    let url = settings::Secret::new(database.url);
+    let settings = Database { url, ca_file: None, pool_size, migrate_at_start: false };
     let store = Store::connect(&settings, Metrics::new().unwrap()).await.unwrap();
     execute(&store, "CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL CHECK (n >= 0))").await.unwrap();
     execute(&store, "INSERT INTO counters VALUES (1, 0), (2, 0)").await.unwrap();
@@ -38,7 +39,7 @@ async fn work_that_fails_leaves_nothing_behind() {
         .run_tx("test", |tx| {
             Box::pin(async move {
                 tx.execute_cached("UPDATE counters SET n = 7", &[]).await?;
-                Err(StoreError::Settings("on purpose"))
+                Err(StoreError::Settings("on purpose".to_owned()))
             })
         })
         .await;
@@ -169,7 +170,7 @@ async fn a_full_pool_is_told_within_the_promised_time() {
 #[tokio::test]
 async fn a_missing_postgres_is_unavailable_and_not_an_internal_error() {
     let url = settings::Secret::new("postgres://nobody@127.0.0.1:1/none");
-    let settings = Database { url, pool_size: 1, migrate_at_start: false };
+    let settings = Database { url, ca_file: None, pool_size: 1, migrate_at_start: false };
     let error = Store::connect(&settings, Metrics::new().unwrap()).await.err().unwrap();
     assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
 }

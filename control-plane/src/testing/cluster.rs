@@ -7,6 +7,8 @@ use servers::ThrowAwayPostgres;
 use tokio::sync::OnceCell;
 use tokio_postgres::NoTls;
 
+use crate::postgres::Link;
+
 const TEMPLATE: &str = "apihub_template";
 
 static CLUSTER: OnceCell<ThrowAwayPostgres> = OnceCell::const_new();
@@ -15,6 +17,12 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 /// A database of one test.
 pub(crate) struct TestDatabase {
     pub(crate) url: String,
+}
+
+impl TestDatabase {
+    pub(crate) fn link(&self) -> Link {
+        Link::read(&self.url, None).unwrap()
+    }
 }
 
 /// At this binary's schema.
@@ -45,6 +53,7 @@ async fn execute(url: &str, sql: &str) {
 async fn start() -> ThrowAwayPostgres {
     let cluster = tokio::task::spawn_blocking(|| ThrowAwayPostgres::start("apihub-pg").unwrap()).await.unwrap();
     execute(&cluster.url("postgres"), &format!("CREATE DATABASE {TEMPLATE}")).await;
-    crate::migrate::run(&cluster.url(TEMPLATE)).await.unwrap();
+    let template = Link::read(&cluster.url(TEMPLATE), None).unwrap();
+    crate::migrate::run(&template).await.unwrap();
     cluster
 }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::{ENTRIES_MAX, Rule, Table, Throttles, network_of};
 
 fn address(last: u32) -> IpAddr {
@@ -69,6 +71,17 @@ fn one_source_that_tries_many_accounts_is_stopped() {
     let (throttles, now) = (Throttles::default(), Instant::now());
     let tried = (0..1000).filter(|n| throttles.attempt_sign_in(&format!("u{n}@x.de"), address(1), now).is_ok()).count();
     assert_eq!(tried, 50);
+}
+
+#[test]
+fn publishes_of_a_product_and_proofs_of_a_user_are_bounded_and_others_are_not_concerned() {
+    let (throttles, now) = (Throttles::default(), Instant::now());
+    let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+    assert_eq!((0..1000).filter(|_| throttles.attempt_publish(one, now).is_ok()).count(), 300);
+    assert_eq!((0..1000).filter(|_| throttles.attempt_host_proof(one, now).is_ok()).count(), 10);
+    throttles.attempt_publish(other, now).unwrap();
+    throttles.attempt_host_proof(other, now).unwrap();
+    throttles.attempt_publish(one, now + Duration::from_secs(1)).unwrap();
 }
 
 #[test]

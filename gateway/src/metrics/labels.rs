@@ -32,7 +32,7 @@ macro_rules! label {
 
 label!(
     /// What the look at a credential found.
-    AuthResult { Accepted = "accepted", Missing = "missing", Conflicting = "conflicting", Malformed = "malformed",
+    AuthResult { Accepted = "accepted", Missing = "missing", Conflicting = "conflicting",
         Unknown = "unknown", Expired = "expired", Forbidden = "forbidden" }
 );
 label!(

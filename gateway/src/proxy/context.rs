@@ -18,12 +18,9 @@ use crate::decide::Admitted;
 use crate::filters::cors::CorsGrant;
 use crate::filters::entitlement::KnownSubscription;
 use crate::limiter::LimitAnswers;
-use crate::live::Snapshot;
 use crate::rejection::Rejection;
 
 pub(crate) struct Context {
-    /// Pinned: the request is served by what it began with.
-    pub(super) snapshot: Arc<Snapshot>,
     pub(super) book: Arc<Book>,
     pub(super) lifeline: Arc<Lifeline>,
     pub(super) began: Now,
@@ -67,14 +64,13 @@ pub(super) struct Exchange {
 }
 
 impl Context {
-    pub(super) fn begin(snapshot: Arc<Snapshot>, book: Arc<Book>) -> Context {
+    pub(super) fn begin(book: Arc<Book>) -> Context {
         let began = Now::read();
         let lifeline = Lifeline::of_this_task();
         lifeline.header_seen();
         lifeline.connection.request();
         book.metrics.http_requests_in_flight.inc();
         Context {
-            snapshot,
             book,
             lifeline,
             began,

@@ -47,7 +47,9 @@ impl Gateway {
         ctx.is_http2 = session.is_http2();
         ctx.is_upgrade = is_tunnel_request(session);
         let decision = match read_head(session) {
-            Ok(head) => decide(&head, &ctx.snapshot, &self.limiter, ctx.began, &self.rules),
+            // Pinned for the decision alone: what it proves owns what the request needs, and a tunnel that lasts for days
+            // keeps one product in memory, not the whole of an old snapshot.
+            Ok(head) => decide(&head, &self.live.load(), &self.limiter, ctx.began, &self.rules),
             Err(rejection) => Err(rejection.into()),
         };
         let decided = match decision {
@@ -105,9 +107,13 @@ impl Gateway {
             ctx.lifeline.set_total(ctx.began, self.upstreams.handshake_timeout(&admitted.known.endpoint));
         }
         let is_announced = session.req_header().headers.contains_key(CONTENT_LENGTH);
-        let may_be_silent = may_be_silent(ctx.is_http2, is_announced, total_ms);
-        if !ctx.is_upgrade && !session.is_body_empty() && !may_be_silent {
+        let has_body = !ctx.is_upgrade && !session.is_body_empty();
+        if has_body && !may_be_silent(ctx.is_http2, is_announced, total_ms) {
             ctx.lifeline.body_begins();
+        }
+        // A client may stream for ever before its upstream says a word.
+        if has_body && !is_announced {
+            ctx.lifeline.is_now_a_stream(&admitted.known);
         }
         ctx.limits = Some(admitted.limits);
         ctx.cors.clone_from(&admitted.cors);

@@ -57,7 +57,7 @@ pub(crate) struct Lifeline {
     is_body_judged: AtomicBool,
     /// In microseconds of the monotonic clock; 0: none.
     total_deadline_us: AtomicU64,
-    /// Set when the answer has begun and goes on for as long as it likes: a tunnel or a stream.
+    /// Set where request or answer go on for as long as they like: a tunnel or a stream, whichever way it flows.
     stream_of: OnceLock<KnownSubscription>,
     cut: AtomicU8,
 }
@@ -111,7 +111,7 @@ impl Lifeline {
         self.total_deadline_us.store(deadline_us, Ordering::Relaxed);
     }
 
-    /// From now on the answer lasts as long as its key and subscription hold.
+    /// From now on the exchange lasts as long as its key and subscription hold.
     pub(crate) fn is_now_a_stream(&self, known: &KnownSubscription) {
         self.stream_of.get_or_init(|| known.clone());
     }

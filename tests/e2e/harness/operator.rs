@@ -13,6 +13,7 @@ impl World {
     pub async fn operator(&self) -> Rest {
         let database = control_plane::settings::Database {
             url: Secret::new(self.database_url.clone()),
+            ca_file: None,
             pool_size: 2,
             migrate_at_start: false,
         };

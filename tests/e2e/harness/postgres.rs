@@ -1,5 +1,6 @@
 //! One throw-away Postgres for all tests of the process, with a migrated template; each test clones it.
 
+use control_plane::postgres::Link;
 use servers::{PrivatePostgres, ThrowAwayPostgres};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -35,13 +36,13 @@ async fn try_execute(url: &str, sql: &str) -> Result<(), tokio_postgres::Error> 
 pub async fn migrate_new(postgres: &PrivatePostgres, name: &str) -> String {
     try_execute(&postgres.url("postgres"), &format!("CREATE DATABASE {name}")).await.unwrap();
     let url = postgres.url(name);
-    control_plane::migrate::run(&url).await.unwrap();
+    control_plane::migrate::run(&Link::read(&url, None).unwrap()).await.unwrap();
     url
 }
 
 async fn start() -> ThrowAwayPostgres {
     let cluster = tokio::task::spawn_blocking(|| ThrowAwayPostgres::start("apihub-e2e").unwrap()).await.unwrap();
     try_execute(&cluster.url("postgres"), &format!("CREATE DATABASE {TEMPLATE}")).await.unwrap();
-    control_plane::migrate::run(&cluster.url(TEMPLATE)).await.unwrap();
+    control_plane::migrate::run(&Link::read(&cluster.url(TEMPLATE), None).unwrap()).await.unwrap();
     cluster
 }

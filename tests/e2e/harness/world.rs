@@ -23,6 +23,7 @@ pub struct Setup {
     forgetful_redis: bool,
     tls: bool,
     redis_links: bool,
+    gateway_disk: Option<PathBuf>,
     small_disk: bool,
     redis_of_consumers: bool,
 }
@@ -98,6 +99,12 @@ impl Setup {
         self
     }
 
+    /// The first gateway keeps its data there.
+    pub fn gateway_disk(mut self, at: &Path) -> Setup {
+        self.gateway_disk = Some(at.to_owned());
+        self
+    }
+
     /// The first gateway's data lies on a disk that can be filled.
     pub fn small_disk(mut self) -> Setup {
         self.small_disk = true;
@@ -152,7 +159,8 @@ impl Setup {
             .into_iter()
             .enumerate()
             .map(|(index, http)| {
-                start_gateway(dir.path(), index, http, &secrets_of(index), &allow, &feeds, tls.as_ref())
+                let disk = self.gateway_disk.as_deref().filter(|_| index == 0);
+                start_gateway(dir.path(), disk, index, http, &secrets_of(index), &allow, &feeds, tls.as_ref())
             })
             .collect();
         for gateway in &gateways {
@@ -201,6 +209,7 @@ impl World {
             forgetful_redis: false,
             tls: false,
             redis_links: false,
+            gateway_disk: None,
             small_disk: false,
             redis_of_consumers: false,
         }
@@ -316,8 +325,10 @@ fn start_control_plane(
     ControlPlane { role, url, feed }
 }
 
+#[allow(clippy::too_many_arguments)] // One call, each of another type or meaning.
 fn start_gateway(
     dir: &Path,
+    disk: Option<&Path>,
     index: usize,
     http: std::net::SocketAddr,
     secrets: &Secrets,
@@ -327,7 +338,7 @@ fn start_gateway(
 ) -> Gateway {
     let admin = ports::free();
     let name = format!("gateway-{index}");
-    let data_dir = dir.join(&name);
+    let data_dir = disk.unwrap_or(dir).join(&name);
     let https = tls.map(|(certificate, key)| Https {
         listen: ports::free(),
         certificate: certificate.clone(),

@@ -150,7 +150,8 @@ impl Wanted {
 #[utoipa::path(get, path = "/v1/organizations/{id}/analytics/requests", tag = "analytics",
     operation_id = "list_organization_requests",
     params(("id" = Uuid, Path, description = "The organization's id"), RequestsQuery),
-    responses((status = 200, description = "A page; with `format=csv` all of it, one line each", body = Page<RequestView>)))]
+    responses((status = 200, description = "A page; with `format=csv` all of it, one line each",
+        content((Page<RequestView> = "application/json"), (String = "text/csv")))))]
 pub(super) async fn of_organization(
     State(state): State<AppState>,
     caller: Caller,
@@ -166,7 +167,8 @@ pub(super) async fn of_organization(
 /// For operators. Newest first.
 #[utoipa::path(get, path = "/v1/analytics/requests", tag = "analytics", operation_id = "list_platform_requests",
     params(RequestsQuery),
-    responses((status = 200, description = "A page; with `format=csv` all of it, one line each", body = Page<RequestView>)))]
+    responses((status = 200, description = "A page; with `format=csv` all of it, one line each",
+        content((Page<RequestView> = "application/json"), (String = "text/csv")))))]
 pub(super) async fn of_platform(
     State(state): State<AppState>,
     caller: Caller,

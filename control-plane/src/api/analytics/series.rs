@@ -165,7 +165,8 @@ impl Wanted {
 /// some 15 s.
 #[utoipa::path(get, path = "/v1/organizations/{id}/analytics/series", tag = "analytics",
     operation_id = "get_organization_series", params(("id" = Uuid, Path, description = "The organization's id"), SeriesQuery),
-    responses((status = 200, description = "A chart; with `format=csv` one line for each point", body = SeriesAnswer)))]
+    responses((status = 200, description = "A chart; with `format=csv` one line for each point",
+        content((SeriesAnswer = "application/json"), (String = "text/csv")))))]
 pub(super) async fn of_organization(
     State(state): State<AppState>,
     caller: Caller,
@@ -181,7 +182,8 @@ pub(super) async fn of_organization(
 /// For operators.
 #[utoipa::path(get, path = "/v1/analytics/series", tag = "analytics", operation_id = "get_platform_series",
     params(SeriesQuery),
-    responses((status = 200, description = "A chart; with `format=csv` one line for each point", body = SeriesAnswer)))]
+    responses((status = 200, description = "A chart; with `format=csv` one line for each point",
+        content((SeriesAnswer = "application/json"), (String = "text/csv")))))]
 pub(super) async fn of_platform(
     State(state): State<AppState>,
     caller: Caller,

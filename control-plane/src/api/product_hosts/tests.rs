@@ -36,5 +36,14 @@ async fn a_host_that_does_not_answer_stays_unproved() {
     assert_eq!(verified.expect_problem(422, "validation_failed").pointers(), ["/host"]);
     let unclaimed = shop.publisher.post(&shop.product_path("/hosts/other.invalid/verify"), json!({})).await;
     unclaimed.expect_problem(404, "not_found");
+    // Each proof is a call into somebody else's network: they are counted.
+    let mut last = app.nobody().get("/livez").await;
+    for _ in 0..10 {
+        last = shop.publisher.post(&shop.product_path("/hosts/other.invalid/verify"), json!({})).await;
+    }
+    last.expect_problem(429, "too_many_requests");
+    let other = app.user("other").await;
+    let shown = other.post(&shop.product_path("/hosts/other.invalid/verify"), json!({})).await;
+    shown.expect_problem(404, "not_found");
     assert_eq!(shop.publisher.get(&shop.product_path("")).await.json["hosts"], json!([]));
 }

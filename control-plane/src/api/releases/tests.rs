@@ -46,6 +46,44 @@ async fn a_refused_publish_names_every_fault_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_live_already_is_not_released_again() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    let path = shop.product_path("/publish");
+    let releases = "SELECT count(*) FROM releases";
+    let first = ask_database(&app, releases).await;
+    let again = shop.publisher.with(&[("prefer", "wait=1")], Method::POST, &path, Some(json!({"note": "again"}))).await;
+    let again = again.expect(StatusCode::OK);
+    assert_eq!((again.json["number"].as_i64(), again.json["is_live"].as_bool()), (Some(1), Some(true)));
+    assert!(again.header("x-config-revision").parse::<u64>().unwrap() >= 2, "who waits still hears when it is served");
+    assert_eq!(ask_database(&app, releases).await, first);
+    // A plan that is not sold yet is something new, and so is any edit.
+    add_plan(&shop.publisher, shop.product, "gold", json!({})).await;
+    assert_eq!(publish(&shop.publisher, shop.product).await, 2);
+    add_endpoint(&shop.publisher, shop.product, "POST", "/more").await;
+    assert_eq!(publish(&shop.publisher, shop.product).await, 3);
+    // After a rollback the draft is not what is live.
+    shop.publisher.post(&shop.product_path("/rollback"), json!({"release": 2})).await.expect(StatusCode::OK);
+    assert_eq!(publish(&shop.publisher, shop.product).await, 4);
+}
+
+#[tokio::test]
+async fn a_repeated_publish_answers_what_the_first_did() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    let path = shop.product_path("/publish");
+    add_endpoint(&shop.publisher, shop.product, "POST", "/more").await;
+    let key = [("idempotency-key", "publish-2")];
+    let first = shop.publisher.with(&key, Method::POST, &path, Some(json!({}))).await.expect(StatusCode::CREATED);
+    add_endpoint(&shop.publisher, shop.product, "POST", "/even-more").await;
+    let replayed = shop.publisher.with(&key, Method::POST, &path, Some(json!({}))).await.expect(StatusCode::CREATED);
+    assert_eq!((&replayed.json, replayed.header("idempotency-replayed")), (&first.json, "true"));
+    assert_eq!(ask_database(&app, "SELECT max(number)::bigint FROM releases").await, 2);
+    let other = shop.publisher.with(&key, Method::POST, &path, Some(json!({"note": "another request"}))).await;
+    other.expect_problem(409, "idempotency_key_reused");
+}
+
+#[tokio::test]
 async fn edits_are_live_only_after_the_next_publish_and_two_releases_can_be_compared() {
     let app = App::start().await;
     let shop = Shop::open(&app).await;
@@ -83,16 +121,14 @@ async fn a_rollback_points_at_the_older_release() {
 }
 
 #[tokio::test]
-async fn two_publishes_at_once_take_two_numbers() {
+async fn many_publishes_at_once_make_one_release() {
     let app = App::start().await;
     let shop = Shop::open(&app).await;
+    add_endpoint(&shop.publisher, shop.product, "POST", "/more").await;
     let path = shop.product_path("/publish");
-    let publishes = (0..4).map(|_| shop.publisher.post(&path, json!({})));
-    let mut numbers: Vec<i64> = futures::future::join_all(publishes)
-        .await
-        .into_iter()
-        .map(|answer| answer.expect(StatusCode::CREATED).json["number"].as_i64().unwrap())
-        .collect();
-    numbers.sort_unstable();
-    assert_eq!(numbers, [2, 3, 4, 5]);
+    let answers = futures::future::join_all((0..4).map(|_| shop.publisher.post(&path, json!({})))).await;
+    assert!(answers.iter().all(|answer| answer.json["number"] == 2), "{answers:?}");
+    let made = answers.iter().filter(|answer| answer.status == StatusCode::CREATED).count();
+    let found = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();
+    assert_eq!((made, found), (1, 3));
 }

@@ -23,7 +23,7 @@ pub(crate) struct Rows {
 }
 
 pub(crate) async fn store_of(url: &str) -> Store {
-    let database = Database { url: Secret::new(url), pool_size: 40, migrate_at_start: false };
+    let database = Database { url: Secret::new(url), ca_file: None, pool_size: 40, migrate_at_start: false };
     Store::connect(&database, Metrics::new().unwrap()).await.unwrap()
 }
 

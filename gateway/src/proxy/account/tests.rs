@@ -6,14 +6,13 @@ use pingora_core::{Error, ErrorType};
 
 use super::super::context::Context;
 use super::*;
-use crate::live::Snapshot;
 use crate::usage::UsageRecorder;
 
 fn context(status: u16, answered: bool, rejection: Option<Rejection>) -> Context {
     let metrics = Arc::new(Metrics::new("test").unwrap());
     let usage = UsageRecorder::without_rings(metrics.clone());
     let book = Arc::new(Book { metrics, usage, access: AccessLog::None });
-    let mut ctx = Context::begin(Arc::new(Snapshot::empty()), book);
+    let mut ctx = Context::begin(book);
     (ctx.status, ctx.rejection) = (status, rejection);
     ctx.upstream.answered_us = answered.then_some(1);
     ctx

@@ -118,6 +118,11 @@ impl TestGateway {
         format!("{method} {path} HTTP/1.1\r\nHost: gw.test\r\nX-API-Key: {}\r\n{more}\r\n", self.key)
     }
 
+    /// Serves the same from another snapshot, as after any change.
+    pub(super) fn serve_anew(&self) {
+        self.live.store(Snapshot::build(token(2), self.records.clone()).0);
+    }
+
     /// Serves on without the key, as after a revocation.
     pub(super) fn revoke(&self) {
         let is_key = |record: &wire::Record| matches!(record.record, Some(wire::record::Record::Key(_)));

@@ -1,6 +1,7 @@
 //! What upstream and client see of an exchange that goes well, and of one that the gateway refuses.
 
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::harness::{TestGateway, TestUpstream, eventually};
@@ -138,6 +139,36 @@ fn a_tunnel_passes_both_ways_outlives_the_total_time_and_ends_when_its_key_is_re
     let revoked = Instant::now();
     client.everything();
     assert!(revoked.elapsed() < Duration::from_secs(5), "open for {:?} after the revocation", revoked.elapsed());
+}
+
+#[test]
+fn a_tunnel_that_lasts_keeps_no_old_snapshot_in_memory() {
+    let upstream = tunnel();
+    let gateway = TestGateway::to(upstream.address);
+    let old = Arc::downgrade(&gateway.live.load());
+    let mut client = gateway.connect();
+    client.send(&gateway.head("GET", "/acme/p1/ws", UPGRADE));
+    assert_eq!(client.answer().status(), 101);
+    assert!(old.upgrade().is_some());
+    gateway.serve_anew();
+    eventually("the old snapshot is freed", || old.upgrade().is_none());
+    client.send("ping");
+    assert!(client.read_until(|bytes| bytes.ends_with(b"ping")), "the tunnel goes on by what it began with");
+}
+
+#[test]
+fn a_body_without_an_end_and_without_an_answer_ends_when_its_key_is_revoked() {
+    let upstream = TestUpstream::speaking(|_| true);
+    let gateway = TestGateway::to(upstream.address);
+    let mut client = gateway.connect();
+    client.send(&gateway.head("POST", "/acme/p1/x", "Transfer-Encoding: chunked\r\n"));
+    client.send("5\r\nhello\r\n");
+    eventually("the upstream has the request", || !upstream.heads.lock().unwrap().is_empty());
+    gateway.revoke();
+    let revoked = Instant::now();
+    let rest = client.everything();
+    assert!(revoked.elapsed() < Duration::from_secs(5), "open for {:?} after the revocation", revoked.elapsed());
+    assert_eq!(rest, "", "nothing that looks like an answer");
 }
 
 #[test]
