@@ -68,27 +68,54 @@ fn messages_that_make_no_sense_have_a_fault_each() {
     assert_eq!(last(spoilt, None), Err(AssemblyFault::Digest(0)));
     let backwards = vec![delta(epoch(1), 5, 4, Vec::new())];
     assert!(matches!(last(backwards, Some(token(1, 5))), Err(AssemblyFault::DeltaOutOfTurn { from: 5 })));
-    let no_token = to_gateway::Message::Manifest(wire::Manifest { token: None, chunk_digests: Vec::new() });
+    let no_token = to_gateway::Message::Manifest(wire::Manifest { token: None });
     assert_eq!(last(vec![ToGateway { message: Some(no_token) }], None), Err(AssemblyFault::Field("manifest.token")));
-    let many = wire::Manifest { token: Some(token(1, 1).into()), chunk_digests: vec![Vec::new(); 20_000] };
-    let many = ToGateway { message: Some(to_gateway::Message::Manifest(many)) };
-    assert_eq!(last(vec![many], None), Err(AssemblyFault::TooManyChunks(20_000)));
+}
+
+#[test]
+fn a_full_snapshot_is_whole_only_with_the_seal_that_fits_what_arrived() {
+    let whole = full(token(1, 1), vec![vec![fleet(1)], vec![fleet(2)]]);
+    assert_eq!(last(whole.clone(), None), Ok(Step::Full(token(1, 1))));
+    let mut cut = whole.clone();
+    cut.remove(2);
+    assert_eq!(last(cut, None), Err(AssemblyFault::Seal), "a chunk is missing");
+    let mut of_another = whole.clone();
+    of_another[3] = full(token(1, 1), vec![vec![fleet(1)], vec![fleet(3)]]).pop().unwrap();
+    assert_eq!(last(of_another, None), Err(AssemblyFault::Seal), "another's content");
+    assert_eq!(last(whole[3..].to_vec(), None), Err(AssemblyFault::Seal), "of nothing");
+    let mut begun_twice = whole[..2].to_vec();
+    begun_twice.extend(whole.clone());
+    assert_eq!(last(begun_twice, None), Ok(Step::Full(token(1, 1))), "the second begins anew");
+    let twice = [whole.clone(), whole[3..].to_vec()].concat();
+    assert_eq!(last(twice, None), Err(AssemblyFault::Seal), "a seal ends it");
+}
+
+#[test]
+fn a_full_snapshot_that_does_not_end_is_refused() {
+    let mut assembly = Assembly::default();
+    let [manifest, chunk, _seal] = full(token(1, 1), vec![Vec::new()]).try_into().unwrap();
+    assembly.take(manifest.message, None).unwrap();
+    let Some(to_gateway::Message::Chunk(chunk)) = chunk.message else { panic!("no chunk") };
+    let fault = (0..).find_map(|index| {
+        let chunk = wire::Chunk { index, ..chunk.clone() };
+        assembly.take(Some(to_gateway::Message::Chunk(chunk)), None).err()
+    });
+    assert_eq!(fault, Some(AssemblyFault::TooManyChunks));
 }
 
 #[test]
 fn a_heartbeat_between_chunks_changes_nothing() {
     let mut messages = full(token(1, 1), vec![vec![fleet(1)], vec![fleet(2)]]);
     messages.insert(2, heartbeat(token(1, 9)));
-    let Ok(Step::Full { records, .. }) = last(messages, None) else { panic!("not whole") };
-    assert_eq!(records, vec![fleet(1), fleet(2)]);
+    assert_eq!(last(messages, None), Ok(Step::Full(token(1, 1))));
 }
 
 #[test]
 fn an_older_full_snapshot_of_the_served_epoch_is_refused_at_its_manifest() {
     let older = full(token(1, 9), vec![vec![fleet(1)]]);
     assert_eq!(last(older.clone(), Some(token(1, 10))), Err(AssemblyFault::Older { offered: 9, served: 10 }));
-    assert!(matches!(last(older.clone(), Some(token(1, 9))), Ok(Step::Full { .. })));
-    assert!(matches!(last(older, Some(token(2, 10))), Ok(Step::Full { .. })), "another epoch is not compared");
+    assert!(matches!(last(older.clone(), Some(token(1, 9))), Ok(Step::Full(_))));
+    assert!(matches!(last(older, Some(token(2, 10))), Ok(Step::Full(_))), "another epoch is not compared");
 }
 
 #[test]
