@@ -28,7 +28,7 @@ pub async fn start(state: &AppState, shutdown: &CancellationToken) -> anyhow::Re
     watched::spawn("builder", shutdown, builder.run(signals.clone(), shutdown.clone()));
 
     let bearer = state.settings.feed.token.as_ref().map(|token| Bearer::new(token.expose()));
-    let metrics = FeedMetrics::register(registry)?;
+    let metrics = FeedMetrics::register(registry, &book)?;
     tracing::info!(address = ?state.settings.feed.listen, "the feed is served");
     let feed = Feed::start(store.clone(), book, &state.revisions, bearer, metrics, shutdown);
     watched::spawn("feed", shutdown, serve_feed(listener, feed, shutdown.clone()));

@@ -4,6 +4,7 @@
 mod acks;
 mod bearer;
 mod hello;
+mod lags;
 pub mod listener;
 mod metrics;
 mod room;

@@ -9,7 +9,8 @@ use prometheus::{
 };
 
 /// Seconds; the same steps as the gateway's histograms, so that dashboards can lay them side by side.
-const DURATION_BUCKETS_S: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+pub(crate) const DURATION_BUCKETS_S: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 #[derive(Clone)]
 pub struct Metrics {

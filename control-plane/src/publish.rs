@@ -4,6 +4,7 @@
 pub mod book;
 pub mod builder;
 pub mod compare;
+mod pages;
 pub mod records;
 pub mod release;
 pub mod summary;

@@ -2,6 +2,7 @@
 //! disk and boots from it. Refuses what is out of order or damaged and asks again; the requests never notice.
 
 mod assembly;
+mod building;
 mod control_plane;
 mod conversation;
 pub mod disk;

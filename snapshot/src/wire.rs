@@ -8,9 +8,7 @@ mod generated {
 
 pub use generated::*;
 
-/// Version of the conversation itself; raised only when an older peer could misunderstand.
-pub const PROTOCOL: u32 = 1;
+/// Version of the conversation itself; raised only when an older peer could misunderstand. 2: a full snapshot ends with a seal.
+pub const PROTOCOL: u32 = 2;
 /// Largest message either side of the feed accepts, in bytes: a chunk or a delta of one tenant's largest release.
 pub const FEED_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Records in one chunk of a full snapshot: bounds the memory of a send to a few hundred KiB.
-pub const CHUNK_RECORDS_MAX: usize = 2_048;

@@ -109,7 +109,9 @@ impl Year {
     /// What the gateways are told: whether they answer 402 now.
     async fn refuses_unpaid(&self) -> bool {
         let tx = snapshot_rows::begin_moment(&self.app.state.store).await.unwrap();
-        let rows = snapshot_rows::load_all(&tx).await.unwrap();
+        let table = snapshot_rows::Table::Subscriptions;
+        snapshot_rows::open_table(&tx, table).await.unwrap();
+        let rows = snapshot_rows::fetch_rows(&tx, table).await.unwrap();
         snapshot_rows::end_moment(tx).await.unwrap();
         let row = rows.subscriptions.iter().find(|row| row.id == self.shop.subscription).unwrap();
         let now = jiff::Timestamp::now().as_millisecond();

@@ -21,10 +21,11 @@ const POLL: Duration = Duration::from_secs(1);
 const LEAD_POLL: Duration = Duration::from_millis(250);
 /// A statement that takes longer has lost its connection.
 const STATEMENT_MAX: Duration = Duration::from_secs(10);
-/// Changes forgotten at once.
-const PRUNE_MAX: i64 = 10_000;
-/// How often old changes are looked for.
+/// Changes forgotten at once: so little that numbering hardly waits for it.
+const PRUNE_MAX: i64 = 2_000;
+/// How often old changes are looked for; and how soon again where there are more of them, so that they go as fast as they come.
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
+const PRUNE_AGAIN_INTERVAL: Duration = Duration::from_millis(250);
 /// Pause after a lost session.
 const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
@@ -56,8 +57,9 @@ async fn lead_session(store: &Store, signals: &Signals, kept_days: u32) -> Resul
     loop {
         number_all(&client, &numbering, signals).await?;
         if Instant::now() >= prune_at {
-            bounded(rows::prune_changes(&client, kept_days, PRUNE_MAX)).await?;
-            prune_at = Instant::now() + PRUNE_INTERVAL;
+            let pruned = bounded(rows::prune_changes(&client, kept_days, PRUNE_MAX)).await?;
+            let are_more = pruned >= PRUNE_MAX.unsigned_abs();
+            prune_at = Instant::now() + if are_more { PRUNE_AGAIN_INTERVAL } else { PRUNE_INTERVAL };
         }
         tokio::select! {
             () = signals.changes() => {}

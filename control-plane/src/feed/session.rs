@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
 use snapshot::token::Token;
 use snapshot::wire::{self, to_gateway::Message};
 use tokio::sync::mpsc::Sender;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::{Status, Streaming};
-use uuid::Uuid;
 
 use super::acks::ack_row;
 use super::hello::Hello;
@@ -24,8 +24,10 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// A gateway that does not take one message in this time is cut off; it comes back and resumes.
 const SEND_WITHIN: Duration = Duration::from_secs(30);
-/// All of one full snapshot: a gateway that takes it slower must not keep a turn from the others.
-const FULL_SEND_WITHIN: Duration = Duration::from_secs(300);
+/// One full snapshot, and as much again for each so many bytes of it: a gateway that takes it slower must not keep a turn from
+/// the others.
+const FULL_SEND_WITHIN: Duration = Duration::from_secs(120);
+const FULL_SEND_BYTES_WITHIN: usize = 256 * 1024 * 1024;
 /// How long a gateway may be ahead of this control plane's builder before the database is asked who is right.
 const AHEAD_WITHIN: Duration = Duration::from_secs(5);
 
@@ -50,7 +52,7 @@ pub(super) async fn run(
     tracing::info!(%node, name = %hello.node.name, have = ?hello.have, "a gateway follows the feed");
     let status = tokio::select! {
         status = send_all(&shared, &outbound, hello.have) => status,
-        status = take_acks(&shared, &mut inbound, node, boot_id) => status,
+        status = take_acks(&shared, &mut inbound, &hello) => status,
         () = shared.shutdown.cancelled() => Status::unavailable("this control plane stops"),
         () = outbound.closed() => Status::cancelled("the gateway went away"),
     };
@@ -83,7 +85,9 @@ async fn greet(
 }
 
 /// Ends only with a reason to end the stream.
-async fn take_acks(shared: &Shared, inbound: &mut Streaming<wire::FromGateway>, node: Uuid, boot_id: Uuid) -> Status {
+async fn take_acks(shared: &Shared, inbound: &mut Streaming<wire::FromGateway>, hello: &Hello) -> Status {
+    let (node, boot_id) = (hello.node.id, hello.node.boot_id);
+    let lag = shared.metrics.lags.enter(hello.have);
     loop {
         let message = match inbound.message().await {
             Ok(Some(message)) => message,
@@ -97,6 +101,9 @@ async fn take_acks(shared: &Shared, inbound: &mut Streaming<wire::FromGateway>, 
             return Status::invalid_argument("ack.served is missing or not valid");
         };
         shared.metrics.acks.inc();
+        if let Some(lagged) = ack.served.as_ref().and_then(|served| lag.note(Token::try_from(served).ok()?)) {
+            shared.metrics.ack_seconds.observe(lagged.as_secs_f64());
+        }
         if !ack.refusals.is_empty() {
             shared.metrics.partial_acks.inc();
             tracing::warn!(%node, refusals = ack.refusals.len(), "a gateway serves its revision only in part");
@@ -113,7 +120,11 @@ async fn send_all(shared: &Shared, outbound: &Outbound, mut have: Option<Token>)
     let mut ahead_since = None;
     loop {
         newest.mark_unchanged();
-        let sent = match shared.book.next(have) {
+        let next = match next_for(shared, have).await {
+            Ok(next) => next,
+            Err(status) => return status,
+        };
+        let sent = match next {
             Next::Nothing => Ok(have),
             Next::Delta(delta) => send_delta(shared, outbound, delta, have).await,
             Next::Full => send_full(shared, outbound).await,
@@ -194,17 +205,22 @@ async fn send_delta(
     Ok(now)
 }
 
+/// A long way back takes its time to look up: the other tasks of this thread shall not wait for it.
+async fn next_for(shared: &Shared, have: Option<Token>) -> Result<Next, Status> {
+    if shared.book.is_near(have) {
+        return Ok(shared.book.next(have));
+    }
+    let book = Arc::clone(&shared.book);
+    let looked = tokio::task::spawn_blocking(move || book.next(have)).await;
+    looked.map_err(|_| Status::internal("the changes could not be looked up"))
+}
+
 async fn send_full(shared: &Shared, outbound: &Outbound) -> Result<Option<Token>, Status> {
-    let ready = async {
-        let stopping = |_| Status::unavailable("this control plane stops");
-        let turn = shared.full_sends.acquire().await.map_err(stopping)?;
-        let book = Arc::clone(&shared.book);
-        let made = tokio::task::spawn_blocking(move || book.full()).await;
-        Ok((turn, made.map_err(|_| Status::internal("the snapshot could not be encoded"))?))
-    };
-    let (_turn, full) = beside_heartbeats(shared, outbound, ready).await?;
-    let Some(full) = full else { return Ok(None) };
-    match timeout(FULL_SEND_WITHIN, send_chunks(shared, outbound, &full)).await {
+    let turn = async { shared.full_sends.acquire().await.map_err(|_| Status::unavailable("this control plane stops")) };
+    let _turn = beside_heartbeats(shared, outbound, turn).await?;
+    let Some(full) = shared.book.full() else { return Ok(None) };
+    let allowances = u32::try_from(full.bytes() / FULL_SEND_BYTES_WITHIN + 1).unwrap_or(u32::MAX);
+    match timeout(FULL_SEND_WITHIN.saturating_mul(allowances), send_chunks(shared, outbound, &full)).await {
         Ok(sent) => sent?,
         Err(_) => {
             shared.metrics.stalled.inc();
@@ -215,14 +231,18 @@ async fn send_full(shared: &Shared, outbound: &Outbound) -> Result<Option<Token>
     Ok(Some(full.token))
 }
 
+/// Each chunk is made when the gateway has room for it.
 async fn send_chunks(shared: &Shared, outbound: &Outbound, full: &Full) -> Result<(), Status> {
-    let Full { token, chunks, digests } = full;
-    let chunk_digests = digests.iter().map(|digest| digest.to_vec()).collect();
-    send(shared, outbound, Message::Manifest(wire::Manifest { token: Some((*token).into()), chunk_digests })).await?;
-    for (index, records) in (0_u32..).zip(chunks) {
-        send(shared, outbound, Message::Chunk(wire::Chunk { index, records: records.clone() })).await?;
+    send(shared, outbound, Message::Manifest(wire::Manifest { token: Some(full.token.into()) })).await?;
+    let (mut seal, mut chunks) = (Sha256::new(), 0);
+    for records in full.chunks() {
+        let digest = Sha256::digest(&records);
+        seal.update(digest);
+        let chunk = wire::Chunk { index: chunks, records, digest: digest.to_vec() };
+        send(shared, outbound, Message::Chunk(chunk)).await?;
+        chunks += 1;
     }
-    Ok(())
+    send(shared, outbound, Message::Seal(wire::Seal { chunks, digest: seal.finalize().to_vec() })).await
 }
 
 async fn send(shared: &Shared, outbound: &Outbound, message: Message) -> Result<(), Status> {

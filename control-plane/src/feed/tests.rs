@@ -1,5 +1,7 @@
 //! Whole conversations over real sockets: what a gateway is sent, when, and what becomes of its word.
 
+mod rate;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::changes::{Revisions, Served};
+use crate::publish::book::Pages;
 use crate::publish::builder::testing_rows::Rows;
 use crate::publish::builder::{Builder, BuilderMetrics};
 use crate::settings::{Feed as FeedSettings, FeedListen, FeedTls};
@@ -68,7 +71,7 @@ impl Plane {
             (_, address) => format!("http://{}", address.unwrap()),
         };
         let bearer = settings.token.as_ref().map(|token| Bearer::new(token.expose()));
-        let metrics = FeedMetrics::register(&Registry::new()).unwrap();
+        let metrics = FeedMetrics::register(&Registry::new(), &book).unwrap();
         let feed = Feed::start(rows.store.clone(), Arc::clone(&book), &revisions, bearer, metrics.clone(), &stop);
         tokio::spawn(listener.serve(feed.clone(), stop.clone()));
         Plane { rows, book, revisions, url, feed, metrics, _stop: stop.clone().drop_guard(), stop }
@@ -119,6 +122,10 @@ fn entity_of(record: &wire::Record) -> EntityRef {
     EntityRef { kind, id: Uuid::from_slice(&id).unwrap() }
 }
 
+fn sha256(bytes: &[u8]) -> Vec<u8> {
+    <sha2::Sha256 as sha2::Digest>::digest(bytes).to_vec()
+}
+
 impl Gateway {
     async fn connect(url: &str, secret: Option<&str>, hello: wire::Hello) -> Result<Gateway, Status> {
         let channel = Endpoint::from_shared(url.to_owned()).unwrap().connect().await.unwrap();
@@ -158,10 +165,19 @@ impl Gateway {
             to_gateway::Message::Manifest(manifest) => {
                 self.records.clear();
                 self.full_snapshots += 1;
-                for (index, digest) in manifest.chunk_digests.iter().enumerate() {
-                    let to_gateway::Message::Chunk(chunk) = self.next().await? else { panic!("a chunk") };
-                    assert_eq!(chunk.index as usize, index);
-                    assert_eq!(<sha2::Sha256 as sha2::Digest>::digest(&chunk.records).as_slice(), digest.as_slice());
+                let mut digests: Vec<Vec<u8>> = Vec::new();
+                for index in 0.. {
+                    let chunk = match self.next().await? {
+                        to_gateway::Message::Chunk(chunk) => chunk,
+                        to_gateway::Message::Seal(seal) => {
+                            assert_eq!((seal.chunks, seal.digest), (index, sha256(&digests.concat())));
+                            break;
+                        }
+                        other => panic!("{other:?} amid a full snapshot"),
+                    };
+                    assert_eq!(chunk.index, index);
+                    assert_eq!(chunk.digest, sha256(&chunk.records));
+                    digests.push(chunk.digest);
                     let records = <wire::Records as prost::Message>::decode(chunk.records).unwrap().records;
                     self.records.extend(records.into_iter().map(|record| (entity_of(&record), record)));
                 }
@@ -199,8 +215,7 @@ impl Gateway {
     fn assert_equals(&self, book: &Book) {
         let (token, records) = book.records();
         assert_eq!(self.token, token);
-        let held: BTreeMap<_, _> = records.iter().map(|(entity, record)| (*entity, record.as_ref().clone())).collect();
-        assert_eq!(self.records, held);
+        assert_eq!(self.records, records);
     }
 }
 
@@ -324,6 +339,34 @@ async fn a_gateway_resumes_where_it_was_at_this_and_at_another_control_plane() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_was_away_for_longer_than_the_past_is_kept_gets_everything() {
+    let plane = Plane::start().await;
+    let acme = plane.rows.organization("acme").await;
+    let shop = plane.rows.product(acme, "shop").await;
+    let plan = plane.rows.plan(shop, "basic").await;
+    let bought = plane.rows.subscription(shop, plan, acme).await;
+    let key = plane.rows.key(bought).await;
+    let first = plane.newest().await;
+    let mut introduction = hello("one");
+    let mut gateway = Gateway::connect(&plane.url, Some(SECRET), introduction.clone()).await.unwrap();
+    gateway.take_up_to(first).await;
+    introduction.have = gateway.token.map(wire::Token::from);
+    drop(gateway);
+    plane.rows.change("key", key, "UPDATE api_keys SET status = 'revoked', revoked_at = now() WHERE id = $1").await;
+    let second = plane.newest().await;
+
+    // One control plane remembers; one that starts after the changes were forgotten cannot.
+    plane.rows.sql("DELETE FROM config_changes WHERE revision IS NOT NULL", &[]).await;
+    let later = Plane::start_on(Rows::of(plane.rows.url.clone(), plane.rows.store.clone()).await, tcp()).await;
+    for (url, full_snapshots) in [(&plane.url, 0), (&later.url, 1)] {
+        let mut back = Gateway::connect(url, Some(SECRET), introduction.clone()).await.unwrap();
+        back.take_up_to(second).await;
+        assert_eq!(back.full_snapshots, full_snapshots);
+        assert!(!back.records.contains_key(&EntityRef { kind: EntityKind::Key, id: key }));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slow_gateway_gets_fewer_and_larger_deltas_and_ends_up_equal() {
     let plane = Plane::start().await;
     let acme = plane.rows.organization("acme").await;
@@ -442,7 +485,7 @@ async fn a_gateway_that_is_ahead_of_a_slow_control_plane_is_sent_to_another_and_
     rows.number().await;
     let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
     let slow = Plane::start_without_builder(rows, tcp()).await;
-    slow.book.replace(Token { epoch, revision: 1 }, BTreeMap::new(), vec![], 0);
+    slow.book.replace(Token { epoch, revision: 1 }, Pages::default(), vec![], 0);
     let introduction = wire::Hello { have: Some(Token { epoch, revision: 2 }.into()), ..hello("one") };
     let status = refusal(&slow.url, Some(SECRET), introduction).await;
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");

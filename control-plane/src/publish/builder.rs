@@ -7,8 +7,9 @@ mod metrics;
 pub(crate) mod testing_rows;
 #[cfg(test)]
 mod tests;
+mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,18 +21,19 @@ use uuid::Uuid;
 
 pub use metrics::BuilderMetrics;
 
-use super::book::{Book, RecordMap};
+use super::book::{Book, Changed};
 use super::records::{self, FLEET, QuarantineChange, Records};
 use crate::changes::Signals;
 use crate::store::snapshot_rows::{EXPIRED_KEY_KEPT_MS, FeedState, SnapshotRows, Touched, set_quarantine};
 use crate::store::{Store, StoreError};
 use look::{Look, entities, look};
+use whole::Whole;
 
 /// Where no signal came, look anyway.
 const POLL: Duration = Duration::from_secs(1);
 /// Pause after a failed step; the signals would otherwise make it spin.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
-/// A step that takes longer gives its connection up and begins anew.
+/// A step, or of a whole build a single read, that takes longer gives its connection up and begins anew.
 const STEP_MAX: Duration = Duration::from_secs(120);
 
 pub struct Builder {
@@ -80,15 +82,12 @@ impl Builder {
     /// Brings the book to the newest revision. Errors leave the book as it was.
     pub async fn step(&mut self) -> Result<(), BuildError> {
         let have = self.book.newest();
-        let looking = tokio::time::timeout(STEP_MAX, look(&self.store, &self.book, have));
-        let quarantine = match looking.await.map_err(|_| BuildError::TooSlow)?? {
+        let quarantine = match look(&self.store, &self.book, have).await? {
             Look::Unchanged => {
                 self.book.note_look();
                 return Ok(());
             }
-            Look::Everything { state, rows, history, floor } => {
-                self.take_everything(state, rows, history, floor).await?
-            }
+            Look::Everything { state, whole, history, floor } => self.take_everything(state, whole, history, floor),
             Look::Changed { state, touched, rows } => self.take_changed(state, &touched, rows).await?,
         };
         self.book.note_look();
@@ -96,22 +95,18 @@ impl Builder {
         Ok(())
     }
 
-    async fn take_everything(
+    fn take_everything(
         &mut self,
         state: FeedState,
-        rows: SnapshotRows,
+        whole: Whole,
         history: Vec<(u64, EntityRef)>,
         floor: u64,
-    ) -> Result<Vec<QuarantineChange>, BuildError> {
-        let made = compile(rows).await?;
-        let mut records: RecordMap =
-            made.records.into_iter().map(|(entity, record)| (entity, Arc::new(record))).collect();
-        records.insert(FLEET, Arc::new(records::fleet(state.fleet_max)));
-        self.expiring = records.iter().filter_map(|(entity, record)| expiry(entity, record)).collect();
+    ) -> Vec<QuarantineChange> {
+        self.expiring = whole.expiring.into_iter().collect();
         self.metrics.full_builds.inc();
-        self.publish_figures(state, records.len());
-        self.book.replace(token(state), records, history, floor);
-        Ok(made.quarantine_changes)
+        self.book.replace(token(state), whole.pages, history, floor);
+        self.publish_figures(state);
+        whole.quarantine_changes
     }
 
     async fn take_changed(
@@ -121,21 +116,20 @@ impl Builder {
         rows: SnapshotRows,
     ) -> Result<Vec<QuarantineChange>, BuildError> {
         let mut made = compile(rows).await?;
-        let mut changed: BTreeMap<EntityRef, Option<wire::Record>> =
-            entities(touched).map(|entity| (entity, made.records.remove(&entity))).collect();
+        let mut changed: Changed = entities(touched).map(|entity| (entity, made.records.remove(&entity))).collect();
         if touched.fleet {
             changed.insert(FLEET, Some(records::fleet(state.fleet_max)));
         }
         self.expire_keys(state.now_ms, &mut changed);
         let expiring = changed.iter().filter_map(|(entity, record)| expiry(entity, record.as_ref()?));
         self.expiring.extend(expiring);
-        let count = self.book.advance(token(state), changed);
-        self.publish_figures(state, count);
+        self.book.advance(token(state), &changed);
+        self.publish_figures(state);
         Ok(made.quarantine_changes)
     }
 
     /// Gateways refuse an expired key by their own clocks; here it only stops taking up room.
-    fn expire_keys(&mut self, now_ms: i64, changed: &mut BTreeMap<EntityRef, Option<wire::Record>>) {
+    fn expire_keys(&mut self, now_ms: i64, changed: &mut Changed) {
         let horizon = now_ms - EXPIRED_KEY_KEPT_MS;
         while let Some((expires_at_ms, id)) = self.expiring.first().copied().filter(|(at, _)| *at <= horizon) {
             self.expiring.pop_first();
@@ -148,9 +142,11 @@ impl Builder {
         }
     }
 
-    fn publish_figures(&self, state: FeedState, records: usize) {
+    fn publish_figures(&self, state: FeedState) {
+        let (records, bytes) = self.book.size();
         self.metrics.revision.set(state.revision);
         self.metrics.records.set(i64::try_from(records).unwrap_or(i64::MAX));
+        self.metrics.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Tells the owner, by the product's row, and the operator. Not told is no reason to stop serving.

@@ -88,13 +88,19 @@ pub struct KeyRow {
     pub scopes: Vec<String>,
 }
 
-/// What one build reads.
+/// What one build reads, or one part of a whole one.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotRows {
     pub products: Vec<ProductRow>,
     pub plans: Vec<PlanRow>,
     pub subscriptions: Vec<SubscriptionRow>,
     pub keys: Vec<KeyRow>,
+}
+
+impl SnapshotRows {
+    pub fn is_empty(&self) -> bool {
+        self.products.is_empty() && self.plans.is_empty() && self.subscriptions.is_empty() && self.keys.is_empty()
+    }
 }
 
 /// The rows that some changes are about, by table.
@@ -108,30 +114,35 @@ pub struct Touched {
     pub keys: BTreeSet<Uuid>,
 }
 
-// Each text is written once, with and without the filter by ids: a single statement for both would be planned as a scan.
+// Each text is written once, as a cursor over all rows and with a filter by ids: a single statement for both would be planned
+// as a scan.
 macro_rules! products_sql {
-    ($name:literal, $filter:literal) => {
+    ($name:literal, $before:literal, $after:literal) => {
         concat!(
             "-- ",
             $name,
-            "\nSELECT p.id, p.meter_id, p.organization_id, o.slug AS organization_slug, p.slug, p.hosts, r.number, r.compiled,
+            "\n",
+            $before,
+            "SELECT p.id, p.meter_id, p.organization_id, o.slug AS organization_slug, p.slug, p.hosts, r.number, r.compiled,
                 p.quarantine_reason, p.requests_in_flight_max, p.upstream_connections_max
              FROM api_products p
              JOIN organizations o ON o.id = p.organization_id
              JOIN releases r ON r.id = p.live_release_id
              WHERE p.status IN ('published', 'deprecated') AND o.status = 'active' ",
-            $filter
+            $after
         )
     };
 }
 
 // An archived version is served while a subscription in the snapshot names it.
 macro_rules! plans_sql {
-    ($name:literal, $filter:literal) => {
+    ($name:literal, $before:literal, $after:literal) => {
         concat!(
             "-- ",
             $name,
-            "\nSELECT l.id, l.meter_id, l.name, l.version, r.requests_per_minute, r.burst_limit, r.algorithm, r.on_redis_down,
+            "\n",
+            $before,
+            "SELECT l.id, l.meter_id, l.name, l.version, r.requests_per_minute, r.burst_limit, r.algorithm, r.on_redis_down,
                 r.strict, l.included_requests, l.quota_mode
              FROM plans l
              JOIN rate_limit_policies r ON r.plan_id = l.id
@@ -140,7 +151,7 @@ macro_rules! plans_sql {
                AND (l.status = 'active' OR (l.status = 'archived' AND EXISTS (
                     SELECT FROM subscriptions s WHERE s.plan_id = l.id AND (s.status <> 'cancelled' OR EXISTS (
                         SELECT FROM api_keys k WHERE k.subscription_id = s.id AND k.status = 'active'))))) ",
-            $filter
+            $after
         )
     };
 }
@@ -149,11 +160,13 @@ macro_rules! plans_sql {
 // month of the publisher: for gateways that lose touch at the turn of a month. Gateways know one time, that of events: a publisher
 // whose billing time was moved ahead has his ends told that much earlier. Whoever held his plan all the period has what it includes.
 macro_rules! subscriptions_sql {
-    ($name:literal, $filter:literal) => {
+    ($name:literal, $before:literal, $after:literal) => {
         concat!(
             "-- ",
             $name,
-            "\nSELECT s.id, s.meter_id, s.product_id, s.plan_id, s.organization_id, o.slug,
+            "\n",
+            $before,
+            "SELECT s.id, s.meter_id, s.product_id, s.plan_id, s.organization_id, o.slug,
                 CASE WHEN o.status <> 'active' AND s.status IN ('active', 'past_due') THEN 'suspended' ELSE s.status END AS status,
                 s.override_requests_per_minute, s.override_burst_limit, s.period_id,
                 ((extract(epoch FROM s.period_end) - k.ahead_s) * 1000)::bigint AS period_end_ms,
@@ -175,27 +188,34 @@ macro_rules! subscriptions_sql {
              CROSS JOIN LATERAL (SELECT to_date(nullif(s.period_id, 0)::text, 'YYYYMM')::timestamp AS month) m
              WHERE (s.status <> 'cancelled'
                 OR EXISTS (SELECT FROM api_keys k WHERE k.subscription_id = s.id AND k.status = 'active')) ",
-            $filter
+            $after
         )
     };
 }
 
 macro_rules! keys_sql {
-    ($name:literal, $filter:literal) => {
+    ($name:literal, $before:literal, $after:literal) => {
         concat!(
             "-- ",
             $name,
-            "\nSELECT k.id, k.meter_id, k.key_digest, k.subscription_id, k.environment,
+            "\n",
+            $before,
+            "SELECT k.id, k.meter_id, k.key_digest, k.subscription_id, k.environment,
                 (extract(epoch FROM k.expires_at) * 1000)::bigint AS expires_at_ms, k.scopes
              FROM api_keys k
              WHERE k.status = 'active'
                AND (k.expires_at IS NULL OR k.expires_at > now() - $1::bigint * interval '1 millisecond') ",
-            $filter
+            $after
         )
     };
 }
 
-/// One statement of a whole build; the builder gives up after this time too.
+// After the texts, so that it can use them.
+mod tables;
+
+pub use tables::{Table, fetch_rows, open_table};
+
+/// One statement of a build; the builder gives up after this time too.
 const MOMENT_MAX: &str = "120s";
 
 /// Begins a transaction that sees one moment, however long it takes: a whole build may outlast `run_tx`'s deadline.
@@ -223,30 +243,20 @@ pub async fn read_feed_state(tx: &Transaction<'_>) -> Result<FeedState, StoreErr
     })
 }
 
-/// Every row that is served.
-pub async fn load_all(tx: &Transaction<'_>) -> Result<SnapshotRows, StoreError> {
-    let kept = &EXPIRED_KEY_KEPT_MS;
-    let products = tx.query_cached(products_sql!("load_all_products", ""), &[]).await?;
-    let plans = tx.query_cached(plans_sql!("load_all_plans", ""), &[]).await?;
-    let subscriptions = tx.query_cached(subscriptions_sql!("load_all_subscriptions", ""), &[]).await?;
-    let keys = tx.query_cached(keys_sql!("load_all_keys", ""), &[kept]).await?;
-    parse(&products, &plans, &subscriptions, &keys)
-}
-
 /// The served ones among the touched rows; a row that is missing from the answer is not served any more.
 pub async fn load_touched(tx: &Transaction<'_>, touched: &Touched) -> Result<SnapshotRows, StoreError> {
     let ids = |set: &BTreeSet<Uuid>| set.iter().copied().collect::<Vec<_>>();
     let mut found: [Vec<Row>; 3] = Default::default();
     let [plans, subscriptions, keys] = &mut found;
     if !touched.plans.is_empty() {
-        *plans = tx.query_cached(plans_sql!("load_plans", "AND l.id = ANY($1)"), &[&ids(&touched.plans)]).await?;
+        *plans = tx.query_cached(plans_sql!("load_plans", "", "AND l.id = ANY($1)"), &[&ids(&touched.plans)]).await?;
     }
     if !touched.subscriptions.is_empty() {
-        let sql = subscriptions_sql!("load_subscriptions", "AND s.id = ANY($1)");
+        let sql = subscriptions_sql!("load_subscriptions", "", "AND s.id = ANY($1)");
         *subscriptions = tx.query_cached(sql, &[&ids(&touched.subscriptions)]).await?;
     }
     if !touched.keys.is_empty() {
-        let sql = keys_sql!("load_keys", "AND k.id = ANY($2)");
+        let sql = keys_sql!("load_keys", "", "AND k.id = ANY($2)");
         *keys = tx.query_cached(sql, &[&EXPIRED_KEY_KEPT_MS, &ids(&touched.keys)]).await?;
     }
     Ok(SnapshotRows {
@@ -256,7 +266,7 @@ pub async fn load_touched(tx: &Transaction<'_>, touched: &Touched) -> Result<Sna
 }
 
 async fn load_products(tx: &Transaction<'_>, ids: &[Uuid]) -> Result<Vec<ProductRow>, StoreError> {
-    let sql = products_sql!("load_products", "AND p.id = ANY($1)");
+    let sql = products_sql!("load_products", "", "AND p.id = ANY($1)");
     let mut products = Vec::new();
     for ids in ids.chunks(PRODUCTS_AT_ONCE) {
         for row in tx.query_cached(sql, &[&ids]).await? {

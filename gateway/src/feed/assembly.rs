@@ -1,29 +1,27 @@
-//! Puts the feed's messages together: a manifest and its chunks become the next snapshot, chunk by chunk as they arrive, a delta
-//! is checked against what is served. Touches nothing that is served. Refuses chunks that are damaged or out of turn, and deltas
-//! that begin elsewhere.
-
-use std::sync::Arc;
+//! Checks the order of the feed's messages: a manifest, its chunks and its seal are one full snapshot, a delta follows what is
+//! served. Pure; holds no records. Refuses chunks that are damaged or out of turn, and deltas that begin elsewhere.
 
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 use snapshot::token::{Token, TokenFault};
 use snapshot::wire::to_gateway::Message;
-use snapshot::wire::{Change, Chunk, Delta, Manifest, Records};
+use snapshot::wire::{Change, Chunk, Delta, Manifest, Record, Records, Seal};
 use uuid::Uuid;
 
-use crate::live::{Building, Snapshot};
 use crate::metrics::labels::ApplyFailure;
 
-/// Chunks of one full snapshot: with 2,048 records each, 33 million records.
-const CHUNKS_MAX: usize = 16_384;
+/// Chunks of one full snapshot: with a few thousand records each, a few hundred million records.
+const CHUNKS_MAX: u32 = 65_536;
 
 /// What a message leads to.
+#[derive(Debug, PartialEq)]
 pub(super) enum Step {
-    /// A whole snapshot has arrived, and has only to be finished.
-    Full {
-        token: Token,
-        building: Box<Building>,
-    },
+    /// A whole snapshot begins; what came of another one is void.
+    Begin(Token),
+    /// More of it.
+    Records(Vec<Record>),
+    /// It has arrived whole.
+    Full(Token),
     Delta {
         token: Token,
         changes: Vec<Change>,
@@ -42,14 +40,16 @@ pub(super) enum AssemblyFault {
     Field(&'static str),
     #[error(transparent)]
     Token(#[from] TokenFault),
-    #[error("a manifest announces {0} chunks, more than {CHUNKS_MAX}")]
-    TooManyChunks(usize),
-    #[error("chunk {0} does not have the announced digest")]
+    #[error("a full snapshot has more than {CHUNKS_MAX} chunks")]
+    TooManyChunks,
+    #[error("chunk {0} does not have its digest")]
     Digest(u32),
     #[error("chunk {0} cannot be decoded")]
     Chunk(u32),
     #[error("chunk {got} arrived where {wanted:?} was expected")]
-    ChunkOutOfTurn { got: u32, wanted: Option<usize> },
+    ChunkOutOfTurn { got: u32, wanted: Option<u32> },
+    #[error("a seal does not fit what arrived before it")]
+    Seal,
     #[error(
         "a full snapshot of revision {offered} is older than {served}, which is served: it would revive what was revoked"
     )]
@@ -61,7 +61,7 @@ pub(super) enum AssemblyFault {
 impl AssemblyFault {
     pub(super) fn reason(&self) -> ApplyFailure {
         match self {
-            AssemblyFault::Digest(_) => ApplyFailure::Digest,
+            AssemblyFault::Digest(_) | AssemblyFault::Seal => ApplyFailure::Digest,
             AssemblyFault::Older { .. }
             | AssemblyFault::ChunkOutOfTurn { .. }
             | AssemblyFault::DeltaOutOfTurn { .. } => ApplyFailure::OutOfOrder,
@@ -70,26 +70,28 @@ impl AssemblyFault {
     }
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Assembly {
     partial: Option<Partial>,
 }
 
-/// A full snapshot that is still arriving. It holds one chunk's records at a time, and the tables that they become.
+/// A full snapshot that is still arriving.
+#[derive(Debug)]
 struct Partial {
     token: Token,
-    digests: Vec<[u8; 32]>,
-    arrived: usize,
-    building: Box<Building>,
+    arrived: u32,
+    /// Of the chunks' digests so far.
+    seal: Sha256,
 }
 
 impl Assembly {
     /// Takes one message in; `served` is what the gateway serves.
-    pub(super) fn take(&mut self, message: Option<Message>, served: &Arc<Snapshot>) -> Result<Step, AssemblyFault> {
+    pub(super) fn take(&mut self, message: Option<Message>, served: Option<Token>) -> Result<Step, AssemblyFault> {
         match message.ok_or(AssemblyFault::Empty)? {
             Message::Manifest(manifest) => self.begin(&manifest, served),
-            Message::Chunk(chunk) => self.add(&chunk),
-            Message::Delta(delta) => self.follow_on(delta, served.token),
+            Message::Chunk(chunk) => self.add(chunk),
+            Message::Seal(seal) => self.end(&seal),
+            Message::Delta(delta) => self.follow_on(delta, served),
             // A control plane that still builds its snapshot knows no newest, and says only that it lives.
             Message::Heartbeat(heartbeat) => match &heartbeat.newest {
                 Some(newest) => Ok(Step::Newest(newest.try_into()?)),
@@ -98,46 +100,38 @@ impl Assembly {
         }
     }
 
-    fn begin(&mut self, manifest: &Manifest, held: &Arc<Snapshot>) -> Result<Step, AssemblyFault> {
+    fn begin(&mut self, manifest: &Manifest, served: Option<Token>) -> Result<Step, AssemblyFault> {
         let token: Token = manifest.token.as_ref().ok_or(AssemblyFault::Field("manifest.token"))?.try_into()?;
-        if let Some(served) =
-            held.token.filter(|served| served.epoch == token.epoch && served.revision > token.revision)
-        {
+        if let Some(served) = served.filter(|served| served.epoch == token.epoch && served.revision > token.revision) {
             return Err(AssemblyFault::Older { offered: token.revision, served: served.revision });
         }
-        if manifest.chunk_digests.len() > CHUNKS_MAX {
-            return Err(AssemblyFault::TooManyChunks(manifest.chunk_digests.len()));
-        }
-        let digest = |bytes: &Vec<u8>| {
-            <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| AssemblyFault::Field("manifest.chunk_digests"))
-        };
-        let digests = manifest.chunk_digests.iter().map(digest).collect::<Result<_, _>>()?;
-        let building = Box::new(Building::beside(Arc::clone(held)));
-        self.partial = Some(Partial { token, digests, arrived: 0, building });
-        Ok(self.finish())
+        self.partial = Some(Partial { token, arrived: 0, seal: Sha256::new() });
+        Ok(Step::Begin(token))
     }
 
-    fn add(&mut self, chunk: &Chunk) -> Result<Step, AssemblyFault> {
+    fn add(&mut self, chunk: Chunk) -> Result<Step, AssemblyFault> {
+        let index = chunk.index;
         let wanted = self.partial.as_ref().map(|partial| partial.arrived);
-        let out_of_turn = AssemblyFault::ChunkOutOfTurn { got: chunk.index, wanted };
-        let Some(partial) = self.partial.as_mut().filter(|_| usize::try_from(chunk.index).ok() == wanted) else {
-            return Err(out_of_turn);
+        let Some(partial) = self.partial.as_mut().filter(|partial| partial.arrived == index) else {
+            return Err(AssemblyFault::ChunkOutOfTurn { got: index, wanted });
         };
-        let digest = partial.digests.get(partial.arrived).ok_or(out_of_turn)?;
-        if Sha256::digest(&chunk.records).as_slice() != digest {
-            return Err(AssemblyFault::Digest(chunk.index));
+        if index >= CHUNKS_MAX {
+            return Err(AssemblyFault::TooManyChunks);
         }
-        let records = Records::decode(chunk.records.clone()).map_err(|_| AssemblyFault::Chunk(chunk.index))?;
-        records.records.iter().for_each(|record| partial.building.put(record));
+        let digest = Sha256::digest(&chunk.records);
+        if digest.as_slice() != chunk.digest {
+            return Err(AssemblyFault::Digest(index));
+        }
+        partial.seal.update(digest);
         partial.arrived += 1;
-        Ok(self.finish())
+        let records = Records::decode(chunk.records).map_err(|_| AssemblyFault::Chunk(index))?;
+        Ok(Step::Records(records.records))
     }
 
-    fn finish(&mut self) -> Step {
-        match self.partial.take_if(|partial| partial.arrived == partial.digests.len()) {
-            Some(whole) => Step::Full { token: whole.token, building: whole.building },
-            None => Step::Wait,
-        }
+    fn end(&mut self, seal: &Seal) -> Result<Step, AssemblyFault> {
+        let partial = self.partial.take().ok_or(AssemblyFault::Seal)?;
+        let fits = partial.arrived == seal.chunks && partial.seal.finalize().as_slice() == seal.digest;
+        if fits { Ok(Step::Full(partial.token)) } else { Err(AssemblyFault::Seal) }
     }
 
     fn follow_on(&mut self, delta: Delta, served: Option<Token>) -> Result<Step, AssemblyFault> {

@@ -16,6 +16,7 @@ use tonic::{Request, Status, Streaming};
 use tracing::info;
 
 use super::assembly::{Assembly, AssemblyFault, Step};
+use super::building::Building;
 use super::control_plane::{ControlPlane, ControlPlaneFault};
 use super::{FeedSettings, note_served};
 use crate::clock::unix_ms;
@@ -59,6 +60,8 @@ pub(super) struct Conversation<'a> {
     learnt: bool,
     /// What this control plane last called the newest.
     newest: Option<Token>,
+    /// The full snapshot that is arriving.
+    building: Option<Building>,
 }
 
 impl<'a> Conversation<'a> {
@@ -70,7 +73,7 @@ impl<'a> Conversation<'a> {
         upstreams: &'a Upstreams,
         must_have_full: bool,
     ) -> Conversation<'a> {
-        Conversation { live, settings, metrics, upstreams, must_have_full, learnt: false, newest: None }
+        Conversation { live, settings, metrics, upstreams, must_have_full, learnt: false, newest: None, building: None }
     }
 
     pub(super) fn must_have_full(&self) -> bool {
@@ -99,7 +102,8 @@ impl<'a> Conversation<'a> {
         loop {
             let message = timeout(SILENCE_MAX, inbox.message()).await.map_err(|_| FeedFault::Silence)?;
             let message = message.map_err(refused)?.ok_or(FeedFault::Ended)?;
-            let step = assembly.take(message.message, &self.live.load())?;
+            let served = self.live.load().token;
+            let step = assembly.take(message.message, served)?;
             self.take_step(step, &outbox).await?;
         }
     }
@@ -149,31 +153,41 @@ impl<'a> Conversation<'a> {
                 }
                 Ok(())
             }
-            Step::Full { token, building } => {
-                let count = building.records();
-                self.swap(token, outbox, move |_replaced| building.finish(token)).await?;
+            Step::Begin(token) => {
+                self.building = Some(Building::begin(self.live, token));
+                Ok(())
+            }
+            Step::Records(records) => match self.building.as_mut() {
+                Some(building) => building.take(records).await,
+                None => Err(FeedFault::Crashed),
+            },
+            Step::Full(token) => {
+                let building = self.building.take().ok_or(FeedFault::Crashed)?;
+                let (snapshot, refusals, count) = building.finish().await?;
+                self.swap(token, snapshot, refusals, outbox).await?;
                 (self.must_have_full, self.learnt) = (false, true);
                 info!(revision = token.revision, records = count, "took in a full snapshot");
                 Ok(())
             }
             Step::Delta { token, changes } => {
-                self.swap(token, outbox, move |old| old.apply(token, &changes)).await?;
+                let old = self.live.load();
+                let compiled = spawn_blocking(move || old.apply(token, &changes)).await;
+                let (snapshot, refusals) = compiled.map_err(|_| FeedFault::Crashed)?;
+                self.swap(token, snapshot, refusals, outbox).await?;
                 self.learnt = true;
                 Ok(())
             }
         }
     }
 
-    /// Compiles beside the running snapshot, has its new names resolved, swaps, acknowledges.
+    /// Has the new names of a compiled snapshot resolved, puts it in the running one's place, acknowledges.
     async fn swap(
         &self,
         token: Token,
+        snapshot: Snapshot,
+        refusals: Vec<wire::Refusal>,
         outbox: &mpsc::Sender<FromGateway>,
-        compile: impl FnOnce(&Snapshot) -> (Snapshot, Vec<wire::Refusal>) + Send + 'static,
     ) -> Result<(), FeedFault> {
-        let old = self.live.load();
-        let compiled = spawn_blocking(move || compile(&old)).await;
-        let (snapshot, refusals) = compiled.map_err(|_| FeedFault::Crashed)?;
         self.upstreams.prepare(&self.live.load(), &snapshot).await;
         self.live.store(snapshot);
         note_served(self.metrics, token, refusals.len());

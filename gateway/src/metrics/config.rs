@@ -11,6 +11,7 @@ use crate::clock::unix_ms;
 pub struct ConfigMetrics {
     revision: IntGauge,
     newest_revision: IntGauge,
+    revisions_behind: IntGauge,
     saved_revision: IntGauge,
     age_seconds: IntGauge,
     /// Unix time of the last change taken in.
@@ -31,6 +32,10 @@ impl ConfigMetrics {
         Ok(ConfigMetrics {
             revision: make.gauge("config_revision", "The revision that is served")?,
             newest_revision: make.gauge("config_newest_revision", "The newest revision heard of")?,
+            revisions_behind: make.gauge(
+                "config_revisions_behind",
+                "Revisions heard of that are not served yet; -1 where nothing of the newest's epoch is served",
+            )?,
             saved_revision: make.gauge(
                 "config_saved_revision",
                 "The revision of the last good snapshot on disk; 0 without one of the served epoch",
@@ -62,6 +67,7 @@ impl ConfigMetrics {
         let gauge = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.revision.set(status.served().map_or(0, |served| gauge(served.token.revision)));
         self.newest_revision.set(gauge(status.newest_revision()));
+        self.revisions_behind.set(status.revisions_behind().map_or(-1, gauge));
         self.saved_revision.set(status.saved_revision().map_or(0, gauge));
         self.age_seconds.set(status.snapshot_age_s(unix_ms()).map_or(-1, gauge));
     }

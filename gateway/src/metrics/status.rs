@@ -96,6 +96,13 @@ impl Status {
         lock(&self.newest).map_or(0, |newest| newest.revision)
     }
 
+    /// How many revisions of what was heard of are not served yet; None: nothing is served, or something of another epoch.
+    pub fn revisions_behind(&self) -> Option<u64> {
+        let served = self.served()?.token;
+        let newest = (*lock(&self.newest)).filter(|newest| newest.epoch == served.epoch)?;
+        Some(newest.revision.saturating_sub(served.revision))
+    }
+
     /// Seconds since the served snapshot was last known to be the newest. None: nothing is served.
     pub fn snapshot_age_s(&self, now_ms: i64) -> Option<u64> {
         self.served()?;

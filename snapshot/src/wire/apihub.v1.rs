@@ -58,7 +58,7 @@ pub struct Refusal {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ToGateway {
-    #[prost(oneof = "to_gateway::Message", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "to_gateway::Message", tags = "1, 2, 3, 4, 5")]
     pub message: ::core::option::Option<to_gateway::Message>,
 }
 /// Nested message and enum types in `ToGateway`.
@@ -73,24 +73,37 @@ pub mod to_gateway {
         Delta(super::Delta),
         #[prost(message, tag = "4")]
         Heartbeat(super::Heartbeat),
+        #[prost(message, tag = "5")]
+        Seal(super::Seal),
     }
 }
-/// Announces a full snapshot: as many chunks as digests follow, in order.
+/// Begins a full snapshot: its chunks follow, in order, and then its seal.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Manifest {
     #[prost(message, optional, tag = "1")]
     pub token: ::core::option::Option<Token>,
-    /// SHA-256 of each chunk's `records`.
-    #[prost(bytes = "vec", repeated, tag = "2")]
-    pub chunk_digests: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Chunk {
+    /// From 0, without a gap.
     #[prost(uint32, tag = "1")]
     pub index: u32,
     /// An encoded `Records`.
     #[prost(bytes = "bytes", tag = "2")]
     pub records: ::prost::bytes::Bytes,
+    /// SHA-256 of `records`.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+/// Ends a full snapshot: what came before is all of it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Seal {
+    /// How many.
+    #[prost(uint32, tag = "1")]
+    pub chunks: u32,
+    /// SHA-256 of the chunks' digests, one after the other.
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Records {

@@ -1,5 +1,7 @@
 //! What a reader is handed, by where it stands.
 
+use std::collections::BTreeMap;
+
 use snapshot::record::EntityKind;
 use uuid::Uuid;
 
@@ -17,16 +19,18 @@ fn key(id: u64) -> EntityRef {
 
 fn record(id: u64, meter_id: u64) -> wire::Record {
     let id = Uuid::from_u128(id.into()).as_bytes().to_vec();
-    wire::Record { record: Some(wire::record::Record::Key(wire::Key { id, meter_id, ..Default::default() })) }
+    wire::Record {
+        record: Some(wire::record::Record::Key(wire::Key { id, meter_id, digest: vec![7; 64], ..Default::default() })),
+    }
 }
 
 fn put(book: &Book, revision: u64, id: u64, meter_id: u64) {
-    book.advance(at(revision), BTreeMap::from([(key(id), Some(record(id, meter_id)))]));
+    book.advance(at(revision), &BTreeMap::from([(key(id), Some(record(id, meter_id)))]));
 }
 
 fn book_at(revision: u64) -> Book {
     let book = Book::default();
-    book.replace(at(revision), RecordMap::new(), Vec::new(), revision);
+    book.replace(at(revision), Pages::default(), Vec::new(), revision);
     book
 }
 
@@ -43,7 +47,7 @@ fn a_reader_gets_each_changed_record_once_and_as_it_is_now() {
     put(&book, 11, 1, 100);
     put(&book, 12, 2, 200);
     put(&book, 13, 1, 101);
-    book.advance(at(14), BTreeMap::from([(key(2), None)]));
+    book.advance(at(14), &BTreeMap::from([(key(2), None)]));
     let found = changes(book.next(Some(at(10))));
     assert_eq!(found.len(), 2);
     assert_eq!(found[0].change, Some(wire::change::Change::Put(record(1, 101))));
@@ -93,28 +97,56 @@ fn a_delta_too_large_for_one_message_becomes_a_full_snapshot_whose_chunks_fit() 
             wire::Plan { id: Uuid::from_u128(id.into()).as_bytes().to_vec(), name: name.clone(), ..Default::default() };
         let entity = EntityRef { kind: EntityKind::Plan, id: Uuid::from_u128(id.into()) };
         let record = wire::Record { record: Some(wire::record::Record::Plan(plan)) };
-        book.advance(at(id), BTreeMap::from([(entity, Some(record))]));
+        book.advance(at(id), &BTreeMap::from([(entity, Some(record))]));
     }
     assert_eq!(book.next(Some(at(0))), Next::Full);
-    let full = book.full().unwrap();
-    assert_eq!(full.chunks.len(), 20);
-    assert!(Arc::ptr_eq(&full, &book.full().unwrap()), "made once for all who ask at the same time");
+    assert_eq!(book.full().unwrap().chunks().count(), 20);
 }
 
 #[test]
-fn chunks_hold_every_record_in_order_and_are_the_same_bytes_for_the_same_records() {
-    let (one, two) = (book_at(1), book_at(1));
-    for id in 1..=5_000 {
-        put(&one, 2, id, id);
-    }
+fn chunks_hold_every_record_in_order_whatever_changes_while_they_are_read() {
+    let book = book_at(1);
     for id in (1..=5_000).rev() {
-        put(&two, 2, id, id);
+        put(&book, 2, id, id);
     }
-    let (first, second) = (one.full().unwrap(), two.full().unwrap());
-    assert_eq!(first.chunks, second.chunks);
-    assert_eq!(first.digests, second.digests);
-    let decoded: Vec<_> =
-        first.chunks.iter().flat_map(|chunk| wire::Records::decode(chunk.clone()).unwrap().records).collect();
+    let full = book.full().unwrap();
+    let mut chunks = full.chunks();
+    let mut read = vec![chunks.next().unwrap()];
+    for id in 1..=5_000 {
+        put(&book, 3, id, id + 1);
+    }
+    read.extend(chunks);
+    assert_eq!(full.token, at(2));
+    assert!(read.len() > 1 && read.iter().all(|chunk| chunk.len() <= CHUNK_BYTES_WANTED));
+    let decoded: Vec<_> = read.into_iter().flat_map(|chunk| wire::Records::decode(chunk).unwrap().records).collect();
     let want: Vec<_> = (1..=5_000).map(|id| record(id, id)).collect();
-    assert_eq!(decoded, want);
+    assert!(decoded == want);
+    assert_eq!(book.full().unwrap().token, at(3));
+}
+
+#[test]
+fn a_past_too_long_to_be_held_is_none() {
+    let book = Book::default();
+    let history = |count: usize| (0..count as u64).map(|id| (9, key(id))).collect();
+    book.replace(at(9), Pages::default(), history(HISTORY_CHANGES_MAX), 1);
+    assert_eq!(changes(book.next(Some(at(1)))).len(), HISTORY_CHANGES_MAX);
+    book.replace(at(9), Pages::default(), history(HISTORY_CHANGES_MAX + 1), 1);
+    assert_eq!(book.next(Some(at(8))), Next::Full);
+    assert_eq!(book.next(Some(at(9))), Next::Nothing);
+}
+
+#[test]
+fn a_reader_lags_since_the_first_step_that_it_lacks() {
+    let book = book_at(10);
+    assert_eq!(book.lag(at(10)), None, "it has everything");
+    put(&book, 12, 1, 1);
+    let first = Instant::now();
+    std::thread::sleep(Duration::from_millis(20));
+    put(&book, 13, 1, 2);
+    let (behind, nearly) = (book.lag(at(10)).unwrap(), book.lag(at(12)).unwrap());
+    assert!(behind >= Duration::from_millis(20) && behind <= first.elapsed() + Duration::from_secs(1), "{behind:?}");
+    assert!(nearly < behind);
+    assert_eq!(book.lag(at(13)), None);
+    assert_eq!(book.lag(at(9)), None, "from before what is remembered");
+    assert_eq!(book.lag(Token { epoch: Uuid::from_u128(8), revision: 1 }), None, "of another epoch");
 }

@@ -1,5 +1,5 @@
-//! One look at the database: what changed since a revision, or everything, with the rows that follow from it. All of it is
-//! one moment; nothing is compiled here.
+//! One look at the database: what changed since a revision, with the rows that follow from it, or everything. All of it is one
+//! moment.
 
 use std::collections::BTreeSet;
 
@@ -8,54 +8,77 @@ use snapshot::token::Token;
 use snapshot::wire;
 use uuid::Uuid;
 
-use super::unsigned;
+use super::whole::{Whole, read_whole};
+use super::{BuildError, STEP_MAX, unsigned};
 use crate::changes::EntityKind;
 use crate::publish::book::{Book, HISTORY_CHANGES_MAX};
 use crate::publish::records::FLEET;
 use crate::store::changes::{Change, list_changes, oldest_revision};
 use crate::store::snapshot_rows::{
-    FeedState, SnapshotRows, Touched, add_followers, begin_moment, end_moment, list_forgotten_keys, load_all,
-    load_touched, read_feed_state,
+    FeedState, SnapshotRows, Touched, add_followers, begin_moment, end_moment, list_forgotten_keys, load_touched,
+    read_feed_state,
 };
 use crate::store::{Store, StoreError, Transaction};
 
 /// More changes than this at once are read as a whole build: it costs less.
 const CHANGES_MAX: i64 = 20_000;
+/// How far back a whole build looks for what a reader may have missed. What follows from a change is remembered with it, so
+/// this is less than the book can hold.
+const PAST_CHANGES_MAX: i64 = 25_000;
+const _: () = assert!(PAST_CHANGES_MAX.unsigned_abs() * 4 <= HISTORY_CHANGES_MAX as u64);
 
 /// What one look at the database found.
 pub(super) enum Look {
     Unchanged,
-    Everything { state: FeedState, rows: SnapshotRows, history: Vec<(u64, EntityRef)>, floor: u64 },
+    Everything { state: FeedState, whole: Whole, history: Vec<(u64, EntityRef)>, floor: u64 },
     Changed { state: FeedState, touched: Touched, rows: SnapshotRows },
 }
 
-pub(super) async fn look(store: &Store, book: &Book, have: Option<Token>) -> Result<Look, StoreError> {
-    let tx = begin_moment(store).await?;
-    let state = read_feed_state(&tx).await?;
+pub(super) async fn look(store: &Store, book: &Book, have: Option<Token>) -> Result<Look, BuildError> {
+    let (tx, state) = bounded(async {
+        let tx = begin_moment(store).await?;
+        let state = read_feed_state(&tx).await?;
+        Ok((tx, state))
+    })
+    .await?;
     let look = match have.filter(|have| have.epoch == state.epoch) {
         Some(have) if revision(have) == state.revision => Look::Unchanged,
-        Some(have) => look_since(&tx, book, state, revision(have)).await?,
+        Some(have) => match bounded(look_since(&tx, book, state, revision(have))).await? {
+            Some((touched, rows)) => Look::Changed { state, touched, rows },
+            None => look_at_everything(&tx, state).await?,
+        },
         None => look_at_everything(&tx, state).await?,
     };
-    end_moment(tx).await?;
+    bounded(end_moment(tx)).await?;
     Ok(look)
 }
 
-async fn look_since(tx: &Transaction<'_>, book: &Book, state: FeedState, have: i64) -> Result<Look, StoreError> {
+/// A connection that does not answer in time is given up.
+pub(super) async fn bounded<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, BuildError> {
+    Ok(tokio::time::timeout(STEP_MAX, work).await.map_err(|_| BuildError::TooSlow)??)
+}
+
+/// `None`: too much changed, or it is not known what.
+async fn look_since(
+    tx: &Transaction<'_>,
+    book: &Book,
+    state: FeedState,
+    have: i64,
+) -> Result<Option<(Touched, SnapshotRows)>, StoreError> {
     let distance = state.revision - have;
     if !(1..=CHANGES_MAX).contains(&distance) {
-        return look_at_everything(tx, state).await;
+        return Ok(None);
     }
     let changes = list_changes(tx, have, state.revision).await?;
     // Revisions are gap-free; a missing one was forgotten by age.
     if i64::try_from(changes.len()) != Ok(distance) {
-        return look_at_everything(tx, state).await;
+        return Ok(None);
     }
     let mut touched = touch(&changes);
     touch_former_plans(book, &mut touched);
     add_followers(tx, &mut touched).await?;
     let rows = load_touched(tx, &touched).await?;
-    Ok(Look::Changed { state, touched, rows })
+    Ok(Some((touched, rows)))
 }
 
 /// The plan that a subscription or key led to until now may have lost its last subscriber.
@@ -74,30 +97,33 @@ fn touch_former_plans(book: &Book, touched: &mut Touched) {
     }
 }
 
-/// Everything, and what of the past lets a gateway that was connected before resume with a delta.
-async fn look_at_everything(tx: &Transaction<'_>, state: FeedState) -> Result<Look, StoreError> {
-    let (floor, changes) = recent_past(tx, state).await?;
-    let mut touched = touch(&changes);
-    add_followers(tx, &mut touched).await?;
-    // These left the snapshots that were built since, without a change of their own.
-    touched.keys.extend(list_forgotten_keys(tx, floor.max(1)).await?);
-    let rows = load_all(tx).await?;
-    let mut history: Vec<_> =
-        changes.iter().filter_map(|change| Some((unsigned(change.revision), entity_of(change)?))).collect();
-    history.extend(entities(&touched).map(|entity| (unsigned(state.revision), entity)));
-    Ok(Look::Everything { state, rows, history, floor: unsigned(floor) })
+/// Everything, and what of the past lets a gateway that was connected before resume with a delta: all that may have changed
+/// since the floor, as changes of now.
+async fn look_at_everything(tx: &Transaction<'_>, state: FeedState) -> Result<Look, BuildError> {
+    let (touched, floor) = bounded(async {
+        let (floor, changes) = recent_past(tx, state).await?;
+        let mut touched = touch(&changes);
+        add_followers(tx, &mut touched).await?;
+        // These left the snapshots that were built since, without a change of their own.
+        touched.keys.extend(list_forgotten_keys(tx, floor.max(1)).await?);
+        Ok((touched, floor))
+    })
+    .await?;
+    let whole = read_whole(tx, state).await?;
+    let history = touched.fleet.then_some(FLEET).into_iter().chain(entities(&touched));
+    let history = history.map(|entity| (unsigned(state.revision), entity)).collect();
+    Ok(Look::Everything { state, whole, history, floor: unsigned(floor) })
 }
 
 /// The changes after the oldest revision from which a delta is possible. The change of that revision itself is stored too: by
 /// its time it is known which keys have expired since. Where one is missing, no delta can be whole, and there is no past.
 async fn recent_past(tx: &Transaction<'_>, state: FeedState) -> Result<(i64, Vec<Change>), StoreError> {
-    let reach = i64::try_from(HISTORY_CHANGES_MAX).unwrap_or(i64::MAX);
     let oldest = match oldest_revision(tx).await?.unwrap_or(state.revision) {
         // Before the first change there was nothing.
         1 => 0,
         oldest => oldest,
     };
-    let floor = (state.revision - reach).max(oldest).clamp(0, state.revision);
+    let floor = (state.revision - PAST_CHANGES_MAX).max(oldest).clamp(0, state.revision);
     let changes = list_changes(tx, floor, state.revision).await?;
     if i64::try_from(changes.len()) == Ok(state.revision - floor) {
         Ok((floor, changes))
@@ -123,19 +149,6 @@ fn touch(changes: &[Change]) -> Touched {
         set.insert(change.entity);
     }
     touched
-}
-
-/// The record that a change is directly about; an organization has none of its own.
-fn entity_of(change: &Change) -> Option<EntityRef> {
-    let kind = match change.kind {
-        EntityKind::Organization => return None,
-        EntityKind::Fleet => return Some(FLEET),
-        EntityKind::Product => RecordKind::Product,
-        EntityKind::Plan => RecordKind::Plan,
-        EntityKind::Subscription => RecordKind::Subscription,
-        EntityKind::Key => RecordKind::Key,
-    };
-    Some(EntityRef { kind, id: change.entity })
 }
 
 /// The records that the touched rows are about.

@@ -8,6 +8,8 @@ pub struct BuilderMetrics {
     pub(super) revision: IntGauge,
     /// Records in the snapshot.
     pub(super) records: IntGauge,
+    /// What the snapshot takes in memory.
+    pub(super) bytes: IntGauge,
     /// Whole builds.
     pub(super) full_builds: IntCounter,
     /// Steps that failed and were tried again.
@@ -29,6 +31,7 @@ impl BuilderMetrics {
         Ok(BuilderMetrics {
             revision: gauge("revision", "Newest revision built.")?,
             records: gauge("records", "Records in the snapshot.")?,
+            bytes: gauge("bytes", "What the snapshot takes in memory.")?,
             full_builds: counter("full_builds_total", "Whole builds.")?,
             failures: counter("build_failures_total", "Steps that failed and were tried again.")?,
             quarantined: counter("quarantined_total", "Products whose release did not compile.")?,

@@ -3,7 +3,9 @@
 use prost::Message as _;
 use sha2::{Digest, Sha256};
 use snapshot::wire::feed_server::{Feed, FeedServer};
-use snapshot::wire::{Change, Chunk, Delta, FromGateway, Heartbeat, Manifest, Records, ToGateway, change, to_gateway};
+use snapshot::wire::{
+    Change, Chunk, Delta, FromGateway, Heartbeat, Manifest, Records, Seal, ToGateway, change, to_gateway,
+};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream, UnixListenerStream};
@@ -126,24 +128,25 @@ fn message(message: to_gateway::Message) -> ToGateway {
     ToGateway { message: Some(message) }
 }
 
-/// A manifest and its chunks.
+/// A manifest, its chunks and its seal.
 pub(super) fn full(token: Token, chunks: Vec<Vec<Record>>) -> Vec<ToGateway> {
-    let chunks: Vec<Vec<u8>> = chunks.into_iter().map(|records| Records { records }.encode_to_vec()).collect();
-    let chunk_digests = chunks.iter().map(|chunk| Sha256::digest(chunk).to_vec()).collect();
-    let manifest = Manifest { token: Some(token.into()), chunk_digests };
-    let chunk = |(index, records): (usize, Vec<u8>)| {
-        message(to_gateway::Message::Chunk(Chunk { index: u32::try_from(index).unwrap(), records: records.into() }))
-    };
-    std::iter::once(message(to_gateway::Message::Manifest(manifest)))
-        .chain(chunks.into_iter().enumerate().map(chunk))
-        .collect()
+    let mut seal = Sha256::new();
+    let mut messages = vec![message(to_gateway::Message::Manifest(Manifest { token: Some(token.into()) }))];
+    for (index, records) in (0..).zip(&chunks) {
+        let records = Records { records: records.clone() }.encode_to_vec();
+        let digest = Sha256::digest(&records).to_vec();
+        seal.update(&digest);
+        messages.push(message(to_gateway::Message::Chunk(Chunk { index, records: records.into(), digest })));
+    }
+    let seal = Seal { chunks: u32::try_from(chunks.len()).unwrap(), digest: seal.finalize().to_vec() };
+    messages.push(message(to_gateway::Message::Seal(seal)));
+    messages
 }
 
 /// The same with the last chunk's content replaced by another's.
 pub(super) fn spoilt(mut messages: Vec<ToGateway>) -> Vec<ToGateway> {
-    let Some(ToGateway { message: Some(to_gateway::Message::Chunk(chunk)) }) = messages.last_mut() else {
-        panic!("no chunk last")
-    };
+    let last = messages.len() - 2;
+    let Some(to_gateway::Message::Chunk(chunk)) = &mut messages[last].message else { panic!("no chunk last") };
     chunk.records = Records { records: vec![fleet(99)] }.encode_to_vec().into();
     messages
 }

@@ -39,38 +39,14 @@ fn an_identity_file_that_holds_no_id_is_a_fault_not_a_new_node() {
     assert!(matches!(Identity::read_or_make(directory.path(), "gw"), Err(IdentityFault::NotAnId(_))));
 }
 
-/// What a message led to, in a form that can be compared.
-#[derive(Debug, PartialEq)]
-enum Outcome {
-    /// A whole snapshot of so many records, with this size of the fleet.
-    Full(Token, usize, u32),
-    Delta(Token),
-    Newest(Token),
-    Wait,
-}
-
-fn serving(token: Option<Token>) -> Arc<Snapshot> {
-    let mut snapshot = Snapshot::empty();
-    snapshot.token = token;
-    Arc::new(snapshot)
-}
-
 /// Feeds messages in and answers what the last one led to.
-fn last(messages: Vec<ToGateway>, served: Option<Token>) -> Result<Outcome, AssemblyFault> {
+fn last(messages: Vec<ToGateway>, served: Option<Token>) -> Result<Step, AssemblyFault> {
     let mut assembly = Assembly::default();
-    let mut outcome = Outcome::Wait;
+    let mut step = Ok(Step::Wait);
     for message in messages {
-        outcome = match assembly.take(message.message, &serving(served))? {
-            Step::Full { token, building } => {
-                let records = building.records();
-                Outcome::Full(token, records, building.finish(token).0.fleet_max)
-            }
-            Step::Delta { token, .. } => Outcome::Delta(token),
-            Step::Newest(token) => Outcome::Newest(token),
-            Step::Wait => Outcome::Wait,
-        };
+        step = Ok(assembly.take(message.message, served)?);
     }
-    Ok(outcome)
+    step
 }
 
 #[test]
@@ -92,39 +68,58 @@ fn messages_that_make_no_sense_have_a_fault_each() {
     assert_eq!(last(spoilt, None), Err(AssemblyFault::Digest(0)));
     let backwards = vec![delta(epoch(1), 5, 4, Vec::new())];
     assert!(matches!(last(backwards, Some(token(1, 5))), Err(AssemblyFault::DeltaOutOfTurn { from: 5 })));
-    let no_token = to_gateway::Message::Manifest(wire::Manifest { token: None, chunk_digests: Vec::new() });
+    let no_token = to_gateway::Message::Manifest(wire::Manifest { token: None });
     assert_eq!(last(vec![ToGateway { message: Some(no_token) }], None), Err(AssemblyFault::Field("manifest.token")));
-    let many = wire::Manifest { token: Some(token(1, 1).into()), chunk_digests: vec![Vec::new(); 20_000] };
-    let many = ToGateway { message: Some(to_gateway::Message::Manifest(many)) };
-    assert_eq!(last(vec![many], None), Err(AssemblyFault::TooManyChunks(20_000)));
+}
+
+#[test]
+fn a_full_snapshot_is_whole_only_with_the_seal_that_fits_what_arrived() {
+    let whole = full(token(1, 1), vec![vec![fleet(1)], vec![fleet(2)]]);
+    assert_eq!(last(whole.clone(), None), Ok(Step::Full(token(1, 1))));
+    let mut cut = whole.clone();
+    cut.remove(2);
+    assert_eq!(last(cut, None), Err(AssemblyFault::Seal), "a chunk is missing");
+    let mut of_another = whole.clone();
+    of_another[3] = full(token(1, 1), vec![vec![fleet(1)], vec![fleet(3)]]).pop().unwrap();
+    assert_eq!(last(of_another, None), Err(AssemblyFault::Seal), "another's content");
+    assert_eq!(last(whole[3..].to_vec(), None), Err(AssemblyFault::Seal), "of nothing");
+    let mut begun_twice = whole[..2].to_vec();
+    begun_twice.extend(whole.clone());
+    assert_eq!(last(begun_twice, None), Ok(Step::Full(token(1, 1))), "the second begins anew");
+    let twice = [whole.clone(), whole[3..].to_vec()].concat();
+    assert_eq!(last(twice, None), Err(AssemblyFault::Seal), "a seal ends it");
+}
+
+#[test]
+fn a_full_snapshot_that_does_not_end_is_refused() {
+    let mut assembly = Assembly::default();
+    let [manifest, chunk, _seal] = full(token(1, 1), vec![Vec::new()]).try_into().unwrap();
+    assembly.take(manifest.message, None).unwrap();
+    let Some(to_gateway::Message::Chunk(chunk)) = chunk.message else { panic!("no chunk") };
+    let fault = (0..).find_map(|index| {
+        let chunk = wire::Chunk { index, ..chunk.clone() };
+        assembly.take(Some(to_gateway::Message::Chunk(chunk)), None).err()
+    });
+    assert_eq!(fault, Some(AssemblyFault::TooManyChunks));
 }
 
 #[test]
 fn a_heartbeat_between_chunks_changes_nothing() {
     let mut messages = full(token(1, 1), vec![vec![fleet(1)], vec![fleet(2)]]);
     messages.insert(2, heartbeat(token(1, 9)));
-    assert_eq!(last(messages, None), Ok(Outcome::Full(token(1, 1), 2, 2)));
+    assert_eq!(last(messages, None), Ok(Step::Full(token(1, 1))));
 }
 
 #[test]
 fn an_older_full_snapshot_of_the_served_epoch_is_refused_at_its_manifest() {
     let older = full(token(1, 9), vec![vec![fleet(1)]]);
     assert_eq!(last(older.clone(), Some(token(1, 10))), Err(AssemblyFault::Older { offered: 9, served: 10 }));
-    assert!(matches!(last(older.clone(), Some(token(1, 9))), Ok(Outcome::Full(..))));
-    assert!(matches!(last(older, Some(token(2, 10))), Ok(Outcome::Full(..))), "another epoch is not compared");
+    assert!(matches!(last(older.clone(), Some(token(1, 9))), Ok(Step::Full(_))));
+    assert!(matches!(last(older, Some(token(2, 10))), Ok(Step::Full(_))), "another epoch is not compared");
 }
 
 #[test]
 fn a_heartbeat_of_a_control_plane_that_still_builds_is_a_sign_of_life() {
     let heartbeat = to_gateway::Message::Heartbeat(wire::Heartbeat { newest: None });
-    assert_eq!(last(vec![ToGateway { message: Some(heartbeat) }], Some(token(1, 1))), Ok(Outcome::Wait));
-}
-
-#[test]
-fn a_transfer_that_is_broken_off_and_begun_anew_holds_nothing_of_the_first() {
-    let mut messages = full(token(1, 5), vec![vec![fleet(7), fleet(8)], vec![fleet(9)]]);
-    messages.truncate(2);
-    messages.extend(full(token(1, 6), vec![vec![fleet(3)]]));
-    let held = serving(Some(token(1, 4)));
-    assert_eq!(last(messages, held.token), Ok(Outcome::Full(token(1, 6), 1, 3)));
+    assert_eq!(last(vec![ToGateway { message: Some(heartbeat) }], Some(token(1, 1))), Ok(Step::Wait));
 }
