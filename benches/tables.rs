@@ -15,7 +15,7 @@ use snapshot::key::KeyDigest;
 use snapshot::wire;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: apihub::allocator::Allocator = apihub::allocator::Allocator;
 
 /// Digests that are looked up in turn: more than any cache holds the keys of.
 const LOOK_UPS: u64 = 1 << 20;

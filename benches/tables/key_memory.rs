@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use gateway::feed::disk::DiskSnapshot;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: apihub::allocator::Allocator = apihub::allocator::Allocator;
 
 fn resident_bytes() -> u64 {
     // What was freed goes back to the kernel a moment later.

@@ -217,7 +217,7 @@ async fn month_lost(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     let whole = fleet.world.count(&whole).await;
     let buyer =
         fleet.buyer(Algorithm::TokenBucket, OnRedisDown::FairShare, json!({ "included_requests": whole })).await;
-    let bought = buyer.catalog.subscription;
+    let bought = buyer.catalog.subscription.clone();
     let sql =
         format!("SELECT included_in_period(id, period_start, period_end) FROM subscriptions WHERE id = '{bought}'");
     let quota = usize::try_from(fleet.world.count(&sql).await).unwrap();

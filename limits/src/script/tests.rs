@@ -101,7 +101,7 @@ fn a_count_is_raised_to_what_was_used_and_lowered_once_for_each_finding() {
     let mut redis = Redis::start(library());
     redis.say(&hello());
     let tell = Mend { period: 7, ..Mend::default() };
-    let mut ask_for = |redis: &mut Redis, wanted: Mend| {
+    let ask_for = |redis: &mut Redis, wanted: Mend| {
         read_mended(&redis.call::<Vec<u8>>(MEND, &mend("rl", 2, wanted)).unwrap()).unwrap()
     };
     assert_eq!(ask_for(&mut redis, tell), None, "nothing is there");

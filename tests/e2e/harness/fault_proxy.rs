@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -24,6 +25,8 @@ pub enum Flow {
     Open,
     /// Connections stand, new ones are accepted, and nothing comes through; what is under way comes late.
     Silent,
+    /// Open until so many bytes have passed in all, both ways; then silent.
+    UpTo(u64),
     /// Every connection is closed, as soon as it is made.
     Closed,
 }
@@ -34,6 +37,17 @@ struct State {
     target: Target,
     /// Connections to an earlier target are closed.
     moves: u64,
+    passed: Arc<AtomicU64>,
+}
+
+impl State {
+    fn lets_through(&self) -> bool {
+        match self.flow {
+            Flow::Open => true,
+            Flow::UpTo(bytes) => self.passed.load(Ordering::Relaxed) < bytes,
+            Flow::Silent | Flow::Closed => false,
+        }
+    }
 }
 
 pub struct FaultProxy {
@@ -46,7 +60,7 @@ impl FaultProxy {
     pub async fn start(target: Target) -> FaultProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(watch::Sender::new(State { flow: Flow::Open, target, moves: 0 }));
+        let state = Arc::new(watch::Sender::new(State { flow: Flow::Open, target, moves: 0, passed: Arc::default() }));
         let stop = CancellationToken::new();
         tokio::spawn(stop.clone().run_until_cancelled_owned(accept(listener, Arc::clone(&state), stop.clone())));
         FaultProxy { address, state, _stop: stop.drop_guard() }
@@ -54,6 +68,11 @@ impl FaultProxy {
 
     pub fn redis_url(&self) -> String {
         format!("redis://{}", self.address)
+    }
+
+    /// Bytes, both ways.
+    pub fn passed(&self) -> u64 {
+        self.state.borrow().passed.load(Ordering::Relaxed)
     }
 
     pub fn set(&self, flow: Flow) {
@@ -119,8 +138,9 @@ async fn join(
 async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, mut state: watch::Receiver<State>) {
     let mut buffer = vec![0; BUFFER_BYTES];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        if state.wait_for(|state| state.flow == Flow::Open).await.is_err() {
-            return;
+        match state.wait_for(State::lets_through).await {
+            Ok(state) => drop(state.passed.fetch_add(count as u64, Ordering::Relaxed)),
+            Err(_) => return,
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;

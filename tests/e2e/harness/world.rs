@@ -26,6 +26,7 @@ pub struct Setup {
     gateway_disk: Option<PathBuf>,
     small_disk: bool,
     redis_of_consumers: bool,
+    feed_link: bool,
 }
 
 /// Of a small disk: some times what a gateway needs, as after a kill there are two epochs for a while.
@@ -41,6 +42,8 @@ pub struct World {
     pub redis_of_consumers: Option<PrivateRedis>,
     /// How each gateway reaches Redis, where the test wants to break that.
     pub redis_links: Vec<FaultProxy>,
+    /// How the gateways reach the first control plane's feed, where the test wants to break that.
+    pub feed_link: Option<FaultProxy>,
     /// Only where the test asked for a Postgres of its own.
     pub postgres: Option<PrivatePostgres>,
     pub upstream: Upstream,
@@ -117,6 +120,12 @@ impl Setup {
         self
     }
 
+    /// The gateways reach the first control plane's feed through a proxy.
+    pub fn feed_link(mut self) -> Setup {
+        self.feed_link = true;
+        self
+    }
+
     pub async fn start(self) -> World {
         choose_tls_provider();
         let dir = tempfile::Builder::new().prefix("apihub-world-").tempdir_in("/tmp").unwrap();
@@ -148,7 +157,14 @@ impl Setup {
         for control_plane in &control_planes {
             control_plane.role.ready().await;
         }
-        let feeds: Vec<String> = control_planes.iter().map(|control_plane| control_plane.feed.clone()).collect();
+        let mut feeds: Vec<String> = control_planes.iter().map(|control_plane| control_plane.feed.clone()).collect();
+        let feed_link = match self.feed_link.then(|| feeds[0].strip_prefix("unix:").unwrap().into()) {
+            Some(socket) => Some(FaultProxy::start(Target::Unix(socket)).await),
+            None => None,
+        };
+        if let Some(link) = &feed_link {
+            feeds[0] = format!("http://{}", link.address);
+        }
         let tls = self.tls.then(|| write_certificate(dir.path()));
         let redis_links = self.links(&redis).await;
         let secrets_of = |index: usize| match redis_links.get(index) {
@@ -174,6 +190,7 @@ impl Setup {
             redis,
             redis_of_consumers,
             redis_links,
+            feed_link,
             postgres,
             upstream,
             database_url,
@@ -212,6 +229,7 @@ impl World {
             gateway_disk: None,
             small_disk: false,
             redis_of_consumers: false,
+            feed_link: false,
         }
     }
 
