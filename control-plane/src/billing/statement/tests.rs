@@ -1,5 +1,6 @@
 //! Statements: lines add up, corrections and credit come in their place, and nothing goes below zero.
 
+use jiff::Timestamp;
 use jiff::civil::date;
 use proptest::prelude::*;
 use rust_decimal::Decimal;
