@@ -1,5 +1,6 @@
 //! Changes while traffic runs, against an oracle: from the moment a change was acknowledged, every request that begins is answered by
-//! it; until it was sent, none is. Between the two, either answer is right.
+//! it; until it was sent, none is. Between the two, either answer is right. A 429 that names the right rate says that the plan is
+//! known and Redis' word on it was not there within its 5 ms: few may be so, as that is no question of changes.
 //!
 //! In the pipeline for seconds; at length, with the figures of each phase, on a quiet machine:
 //! `APIHUB_CHANGES_REQUESTS=1000000 cargo test --release --test e2e keys_and_plans_change_under_load -- --nocapture`
@@ -23,6 +24,9 @@ const CALLERS: usize = 8;
 const REVOKED_KEPT: usize = 40;
 /// Rates between which a subscription is moved; none is ever reached.
 const RATES: [u32; 2] = [6_000_000, 7_000_000];
+
+/// Redis is late for one request in so many at most; on a busy machine it is late at times.
+const UNSETTLED_ONE_IN: u64 = 50;
 
 /// How a request with a key is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,6 +193,8 @@ impl Changer {
 struct Phase {
     requests: u64,
     wrong: Vec<String>,
+    /// Refused with the right rate in the head, as Redis was late.
+    unsettled: u64,
     /// Of good answers, in microseconds: what the caller waited, and the gateway's own share.
     waits: Vec<u32>,
     shares: Vec<u32>,
@@ -208,6 +214,10 @@ async fn ask(client: &reqwest::Client, gateway: &str, subject: &Subject, phase: 
             let whole = answer.bytes().await.is_ok();
             match (status, rate, whole) {
                 (200, Some(rate), true) => (Answer::Good(rate), share),
+                (429, Some(rate), true) => {
+                    phase.unsettled += 1;
+                    (Answer::Good(rate), None)
+                }
                 (403, _, true) => (Answer::Suspended, None),
                 (401, _, true) => (Answer::Revoked, None),
                 _ => (Answer::Other(status), None),
@@ -253,6 +263,7 @@ async fn load(world: &World, board: &Arc<Board>, requests: u64) -> Phase {
     for caller in callers.collect::<Vec<_>>() {
         let phase = caller.await.unwrap();
         all.requests += phase.requests;
+        all.unsettled += phase.unsettled;
         all.wrong.extend(phase.wrong);
         all.waits.extend(phase.waits);
         all.shares.extend(phase.shares);
@@ -283,7 +294,8 @@ async fn keys_and_plans_change_under_load_and_no_answer_is_wrong() {
         changers.push(tokio::spawn(changer.run(stop.clone())));
     }
     // Nobody measures the first steps.
-    let mut wrong = load(&world, &board, requests / 10).await.wrong;
+    let first = load(&world, &board, requests / 10).await;
+    let (mut wrong, mut unsettled) = (first.wrong, first.unsettled);
     let mut ratios = Vec::new();
     for round in 0..rounds {
         let mut medians = Vec::new();
@@ -302,6 +314,7 @@ async fn keys_and_plans_change_under_load_and_no_answer_is_wrong() {
             );
             medians.push((wait, share));
             wrong.extend(phase.wrong);
+            unsettled += phase.unsettled;
         }
         ratios.push((medians[1].0 / medians[0].0, medians[1].1 / medians[0].1));
     }
@@ -316,12 +329,13 @@ async fn keys_and_plans_change_under_load_and_no_answer_is_wrong() {
         values[values.len() / 2]
     };
     println!(
-        "{requests} requests, {} changes, {} wrong; with changes the p50 is {:.3} × without, the own share's {:.3} ×",
+        "{requests} requests, {} changes, {} wrong, {unsettled} unsettled; with changes the p50 is {:.3} × without, the own share's {:.3} ×",
         board.changes.load(Ordering::Relaxed),
         wrong.len(),
         middle(|ratio| ratio.0),
         middle(|ratio| ratio.1)
     );
     assert!(board.changes.load(Ordering::Relaxed) > 20, "there were changes");
+    assert!(unsettled * UNSETTLED_ONE_IN <= requests, "{unsettled} answers waited for Redis in vain");
     assert!(wrong.is_empty(), "{} wrong answers, the first: {}", wrong.len(), wrong[0]);
 }

@@ -26,17 +26,27 @@ async fn is_saved(world: &World) {
     .await;
 }
 
-/// A key is made, serves once, and is revoked: two changes that the disk cannot take.
+/// Changes that surely fill what is left of the page that a log of changes ends in.
+const CHANGES_MAX: usize = 200;
+
+async fn has_failed_to_save(world: &World) -> bool {
+    world.gateway().metric("gateway_snapshot_save_failures_total").await >= 1.0
+}
+
+/// A key is made, serves once, and is revoked; more are made until the disk cannot take a change.
 async fn change_something(world: &World, ann: &Publisher, catalog: &Catalog) -> String {
     let body = json!({ "name": "on a broken disk", "environment": "live" });
     let (id, key) = ann.key(&catalog.subscription, body).await;
     assert_eq!(status(world, catalog, &key).await, 200);
     ann.post_served(&format!("/v1/keys/{id}/revoke"), json!({})).await;
     assert_eq!(status(world, catalog, &key).await, 401);
-    eventually("the failed write is counted", || async {
-        (world.gateway().metric("gateway_snapshot_save_failures_total").await >= 1.0).then_some(())
-    })
-    .await;
+    for number in 0..CHANGES_MAX {
+        if has_failed_to_save(world).await {
+            break;
+        }
+        ann.key(&catalog.subscription, json!({ "name": format!("filler {number}"), "environment": "live" })).await;
+    }
+    eventually("the failed write is counted", || async { has_failed_to_save(world).await.then_some(()) }).await;
     key
 }
 

@@ -117,12 +117,12 @@ pub async fn get(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Result<O
 
 /// As `get`, and keeps every other writer of the product waiting until the transaction ends.
 pub async fn lock(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Result<Option<ProductRow>, StoreError> {
-    let sql = concat!(
-        "-- products.lock\nSELECT ",
-        columns!(),
-        " FROM api_products p WHERE p.id = $1 AND p.organization_id = $2 FOR NO KEY UPDATE OF p"
-    );
-    tx.query_opt_cached(sql, &[&id, &organization]).await?.as_ref().map(ProductRow::try_from).transpose()
+    // Read by a statement of its own: one that had to wait would see the row of now, and of its releases those of when it began.
+    let sql = "-- products.lock\nSELECT 1 FROM api_products WHERE id = $1 AND organization_id = $2 FOR NO KEY UPDATE";
+    match tx.query_opt_cached(sql, &[&id, &organization]).await? {
+        Some(_) => get(tx, organization, id).await,
+        None => Ok(None),
+    }
 }
 
 pub async fn list(

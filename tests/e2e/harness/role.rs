@@ -60,6 +60,19 @@ impl Role {
         eventually(&format!("{name} ends"), || async { child.borrow_mut().try_wait().unwrap() }).await
     }
 
+    /// None: it is ready.
+    pub async fn ready_or_ended(&mut self) -> Option<ExitStatus> {
+        let what = format!("{} is ready or ends; see {}", self.name, self.log.display());
+        let (client, url) = (reqwest::Client::new(), self.ready_url.clone());
+        let child = std::cell::RefCell::new(&mut self.child);
+        eventually(&what, || async {
+            let ended = child.borrow_mut().try_wait().unwrap();
+            let is_ready = client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200);
+            (is_ready || ended.is_some()).then_some(ended)
+        })
+        .await
+    }
+
     /// As a supervisor does: where it has ended by itself, it is started again.
     pub fn supervise(&mut self) {
         if self.child.try_wait().unwrap().is_some() {

@@ -82,6 +82,7 @@ async fn a_product_goes_from_published_to_deprecated_to_retired_and_no_way_back(
     assert_eq!(deprecated.json["status"], "deprecated");
     assert!(deprecated.header("x-config-revision").parse::<u64>().unwrap() > 0);
     shop.publisher.post(&shop.product_path("/deprecate"), json!({})).await.expect_problem(409, "invalid_state");
+    add_endpoint(&shop.publisher, shop.product, "POST", "/more").await;
     assert_eq!(publish(&shop.publisher, shop.product).await, 2);
     let still = shop.publisher.get(&shop.product_path("")).await;
     assert_eq!((still.json["status"].as_str(), still.json["live_release"].as_i64()), (Some("deprecated"), Some(2)));
