@@ -218,6 +218,10 @@ fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     if !found.is_empty() {
         return Err(ApiError::fields(found));
     }
+    // serde would take a list of values in the order of the fields for the object.
+    if !value.is_object() {
+        return Err(ApiError::fields(vec![Flaw::new("is of the wrong kind").mend("send a JSON object").at("")]));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let pointer = pointer_of(error.path());

@@ -17,6 +17,7 @@ async fn each_wrong_field_is_named_with_what_is_expected() {
     assert_eq!(post(json!({"slug": 7, "name": "X"})).await.pointers(), ["/slug"]);
     assert_eq!(post(json!({"slug": "x1", "name": "nul\0"})).await.pointers(), ["/name"]);
     assert_eq!(post(json!([])).await.pointers(), [""]);
+    assert_eq!(post(json!(["x1", "X", null, null])).await.pointers(), [""], "a list is no object");
     let all = post(json!({"slug": "X", "name": "", "time_zone": "Mars", "currency": "eur"})).await;
     assert_eq!(all.pointers(), ["/slug", "/name", "/time_zone", "/currency"]);
     assert!(all.json["errors"].as_array().unwrap().iter().all(|error| error["mend"].is_string()), "{}", all.text);
