@@ -16,8 +16,10 @@ mod tests;
 mod wait;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use limits_redis::LimitsRedis;
+use tokio::time::timeout;
 
 use self::alone::Alone;
 pub use self::answer::{LimitAnswers, LimitItem, LimitKind, LimitRefusal};
@@ -82,6 +84,13 @@ impl Limiter {
         match &self.counts {
             Counts::Alone(alone) => alone.peek(terms, now),
             Counts::Fleet(fleet) => fleet.peek(terms, now),
+        }
+    }
+
+    /// Until requests can be decided: before its Redis has admitted a process, or is known to be away, they would wait in vain.
+    pub async fn wait_introduced(&self, wait_max: Duration) {
+        if let Counts::Fleet(fleet) = &self.counts {
+            let _late = timeout(wait_max, fleet.wait_introduced()).await;
         }
     }
 

@@ -144,7 +144,7 @@ impl Parts {
         };
         let gateway = Gateway {
             live: live.clone(),
-            limiter,
+            limiter: limiter.clone(),
             bulkheads: Bulkheads::new(caps, metrics.upstream_connections_open.clone()),
             upstreams,
             rules: EdgeRules::from(settings),
@@ -165,7 +165,7 @@ impl Parts {
         };
         let service = client_service(settings, edge, certificate)?;
         let has_control_planes = !settings.feed.control_planes.is_empty();
-        server.add_service(Gated { service, metrics: metrics.clone(), has_control_planes, names });
+        server.add_service(Gated { service, metrics: metrics.clone(), has_control_planes, names, limiter });
         let mut admin = admin::service(&settings.admin.listen.to_string(), metrics, identity);
         admin.threads = Some(1);
         server.add_service(admin);

@@ -154,18 +154,20 @@ impl Ledger {
         if policy.revision() < self.policy.revision() {
             return;
         }
-        let changed = policy != self.policy;
-        self.policy = policy;
+        let before = std::mem::replace(&mut self.policy, policy);
         self.terms = Terms::of(&policy, fleet);
-        slot.lower_overdraft(self.terms.overdraft.saturating_sub(self.frozen));
-        if changed {
-            // What was known about the old terms says nothing about the new ones: ask at once.
+        if before != policy {
+            // The bucket keeps its filled fraction, and with it what may be owed of it. A denial says nothing about the new
+            // terms. Ask at once.
+            let left = if slot.denial().0 > 0 { 0 } else { slot.overdraft_left() };
+            let kept = u64::from(left) * u64::from(policy.burst()) / u64::from(before.burst());
+            slot.lower_overdraft(slot.owed().saturating_add(u32::try_from(kept).unwrap_or(u32::MAX)));
             slot.deny_until(0, Denial::Rate);
-            slot.lower_overdraft(0);
             self.calm_until_ns = 0;
             self.share = None;
             self.is_told = false;
         }
+        slot.lower_overdraft(self.terms.overdraft.saturating_sub(self.frozen));
     }
 
     /// The subscription's monthly quota, or that it has none. What it refused before is judged anew.

@@ -113,6 +113,11 @@ impl Syncer {
         self.link.is_admitted()
     }
 
+    /// A request that no slot can decide is worth its wait, or is decided alone.
+    pub fn is_introduced(&self) -> bool {
+        self.link.is_admitted() || matches!(self.link.reach(), Reach::Down { .. })
+    }
+
     /// The process ends: from here on every message gives back what is held and tells what is owed, and no request is admitted
     /// but on what is held until then. To be followed by `poll` and `hear` until `is_at_rest`, or until nobody may wait any longer.
     pub fn leave(&mut self) {

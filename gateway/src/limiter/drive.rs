@@ -27,6 +27,9 @@ use crate::metrics::Metrics;
 const GATHER: Duration = Duration::from_nanos(BATCH_GAP_NS);
 /// An answer that takes longer counts as none.
 const ANSWER_TIMEOUT: Duration = Duration::from_nanos(TIMEOUT_NS);
+/// How long the first attempt to connect is waited for. With three answers that time out after it still within the second for
+/// which the gate stays closed.
+const CONNECT_WAIT_MAX: Duration = Duration::from_millis(800);
 /// How often idle slots are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(15);
 /// Slots that are looked at in one step, and the time between the steps of a lane with more: a million within a minute.
@@ -124,6 +127,7 @@ async fn talk(
 impl Talk {
     /// Until told to stop; then gives back what is held. A message under way is waited for: whether it was carried out matters.
     async fn run(mut self, stop: watch::Receiver<bool>) {
+        until(stop.clone(), self.redis.wait_tried(CONNECT_WAIT_MAX)).await;
         while !*stop.borrow() {
             let (request, wake_at_ns) = self.gather();
             match request {

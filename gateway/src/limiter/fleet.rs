@@ -72,6 +72,19 @@ impl Fleet {
         known.unwrap_or_else(|| untouched(terms, None, now))
     }
 
+    /// Until Redis has admitted this process, or is known to be away. In a cluster a conversation begins with its first key.
+    pub(super) async fn wait_introduced(&self) {
+        let Some(lane) = self.lanes.first().filter(|_| self.lanes.len() == 1).and_then(OnceLock::get) else { return };
+        loop {
+            // Asked for before the look, so that no answer is missed in between.
+            let answered = lane.answered();
+            if lane.lock().syncer.is_introduced() {
+                return;
+            }
+            answered.await;
+        }
+    }
+
     pub(super) fn slots(&self) -> usize {
         self.arena.len()
     }

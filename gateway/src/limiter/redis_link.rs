@@ -7,8 +7,8 @@ use std::time::Duration;
 use limits::script::Call;
 use limits_redis::{Connection, LimitsRedis, OpenFault, Patience, is_line_dead};
 use redis::RedisError;
-use tokio::sync::Notify;
-use tokio::time::sleep;
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::clock::Backoff;
@@ -35,6 +35,8 @@ pub(super) struct RedisLink {
     line: Mutex<Option<Line>>,
     /// The line was given up.
     given_up: Notify,
+    /// A connection was made, or could not be.
+    is_tried: watch::Sender<bool>,
     metrics: Arc<Metrics>,
 }
 
@@ -47,7 +49,13 @@ struct Line {
 
 impl RedisLink {
     pub(super) fn new(settings: LimitsRedis, metrics: Arc<Metrics>) -> RedisLink {
-        RedisLink { settings, line: Mutex::default(), given_up: Notify::new(), metrics }
+        RedisLink {
+            settings,
+            line: Mutex::default(),
+            given_up: Notify::new(),
+            is_tried: watch::Sender::new(false),
+            metrics,
+        }
     }
 
     pub(super) fn prefix(&self) -> &str {
@@ -122,7 +130,14 @@ impl RedisLink {
         }
     }
 
+    /// Until the first attempt to connect has ended: what is said before is said to nobody, and missed for a whole time-out.
+    pub(super) async fn wait_tried(&self, wait_max: Duration) {
+        let mut is_tried = self.is_tried.subscribe();
+        let _late = timeout(wait_max, is_tried.wait_for(|tried| *tried)).await;
+    }
+
     fn is_connected(&self, is_connected: bool) {
+        self.is_tried.send_replace(true);
         self.metrics.limits.redis_connected.set(i64::from(is_connected));
         self.metrics.status.set_limits_redis(if is_connected { PartState::Up } else { PartState::Down });
     }

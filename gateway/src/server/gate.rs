@@ -1,5 +1,6 @@
 //! The start gate: the listeners of clients open when the feed has caught up once, so that nothing outdated is served from the
-//! disk, or when nobody is there to catch up with, and when the names of upstreams were resolved once. It refuses to wait beyond its bounds: with all else down the gateway serves.
+//! disk, or when nobody is there to catch up with; when the names of upstreams were resolved once; and when the limits' Redis knows
+//! the process. It refuses to wait beyond its bounds: with all else down the gateway serves.
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use pingora_core::services::listening::Service;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
+use crate::limiter::Limiter;
 use crate::live::Live;
 use crate::metrics::Metrics;
 use crate::metrics::status::{Following, PartState};
@@ -25,6 +27,8 @@ use crate::upstream::Upstreams;
 const BOUNDS: Bounds = Bounds { answer: Duration::from_secs(1), catch_up: Duration::from_secs(3) };
 /// How long the names of upstreams are waited for, counted from the start and thus within those bounds.
 const NAMES_WAIT_MAX: Duration = Duration::from_secs(3);
+/// How long the limits' Redis is waited for, likewise from the start.
+const LIMITS_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How often it is looked whether the listeners listen. It takes one system call each, after the gate has opened.
 const LISTEN_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -44,6 +48,7 @@ pub(super) struct Gated<A> {
     /// Without any there is nothing to catch up with.
     pub(super) has_control_planes: bool,
     pub(super) names: Names,
+    pub(super) limiter: Arc<Limiter>,
 }
 
 /// What must be resolved before requests come.
@@ -55,12 +60,7 @@ pub(super) struct Names {
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> ServiceTrait for Gated<A> {
     async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
-        let began = Instant::now();
-        if self.has_control_planes {
-            wait_until_current(self.metrics.status.watch_feed(), BOUNDS).await;
-        }
-        let Names { upstreams, live } = &self.names;
-        upstreams.wait_resolved(&live.load(), NAMES_WAIT_MAX.saturating_sub(began.elapsed())).await;
+        tokio::join!(self.wait_for_snapshot(), self.limiter.wait_introduced(LIMITS_WAIT_MAX));
         let addresses = self.service.listen_addresses().unwrap_or_default();
         let opened = note_open(&self.metrics, fds.clone(), &addresses);
         tokio::join!(self.service.start_service(fds, shutdown, listeners_per_fd), opened);
@@ -76,6 +76,18 @@ impl<A: ServerApp + Send + Sync + 'static> ServiceTrait for Gated<A> {
 
     fn listen_addresses(&self) -> Option<Vec<String>> {
         self.service.listen_addresses()
+    }
+}
+
+impl<A> Gated<A> {
+    /// The newest one, and the addresses that it names.
+    async fn wait_for_snapshot(&self) {
+        let began = Instant::now();
+        if self.has_control_planes {
+            wait_until_current(self.metrics.status.watch_feed(), BOUNDS).await;
+        }
+        let Names { upstreams, live } = &self.names;
+        upstreams.wait_resolved(&live.load(), NAMES_WAIT_MAX.saturating_sub(began.elapsed())).await;
     }
 }
 

@@ -10,6 +10,29 @@ use super::*;
 use crate::metrics::labels::{LimitAlgorithm, LimitOutcome, WaitResult};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_has_just_begun_decides_its_first_request_at_once() {
+    let redis = Redis::start();
+    for key in (14..34).step_by(2) {
+        let node = Node::start(&redis).await;
+        // Nothing was said before anybody could hear it, which would cost a time-out.
+        assert_eq!(node.metrics.limits.redis_failures_total.get(), 0);
+        let answer = node.ask(&terms(key, bucket(6_000, 100)).fleet(2)).await;
+        assert!(node.decided(LimitOutcome::Overdraft, &answer), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_begins_without_redis_soon_decides_alone() {
+    let mut redis = Redis::start();
+    redis.server.child().kill().unwrap();
+    redis.server.child().wait().unwrap();
+    let node = Node::start(&redis).await;
+    node.is_down().await;
+    let answer = node.ask(&terms(14, Policy { on_redis_down: OnRedisDown::Open, ..bucket(6_000, 100) })).await;
+    assert!(node.decided(LimitOutcome::Share, &answer), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_together_hold_the_bound_of_one_bucket_and_use_it() {
     let redis = Redis::start();
     let nodes = [Node::start(&redis).await, Node::start(&redis).await, Node::start(&redis).await];

@@ -64,7 +64,7 @@ impl Drop for Node {
 }
 
 impl Node {
-    /// Ready when Redis has admitted it: then a fresh key is decided at once.
+    /// Ready when the gate would open.
     pub(super) async fn start(redis: &Redis) -> Node {
         Node::start_on(limits_redis(&[redis.server.url()], RedisKind::Single)).await
     }
@@ -74,8 +74,7 @@ impl Node {
         let (limiter, driver) = Limiter::start(Some(settings), metrics.clone());
         let (stop, stopped) = watch::channel(false);
         let node = Node { limiter, metrics, stop, driver: tokio::spawn(driver.run(stopped)) };
-        let warm = terms(9_998, bucket(60_000, 60_000));
-        eventually("Redis admits the node", || async { node.ask(&warm).await.ok() }).await;
+        node.limiter.wait_introduced(PATIENCE).await;
         node
     }
 
