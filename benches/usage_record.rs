@@ -10,10 +10,8 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use gateway::metrics::Metrics;
-use gateway::usage::{OnFull, UsageSettings, open};
-use settings::Secret;
+use gateway::usage::{UsageSettings, open};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 /// Less than a ring holds.
 const BURST: u64 = 50_000;
@@ -21,17 +19,7 @@ const BURST: u64 = 50_000;
 fn record(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().unwrap();
     let metrics = Arc::new(Metrics::new("bench").unwrap());
-    let settings = UsageSettings {
-        // Nobody listens: everything stays on disk.
-        redis_url: Some(Secret::new("unix:/nonexistent/redis.sock".to_owned())),
-        stream: "usage".to_owned(),
-        stream_length_max: 1_000,
-        node_id: Uuid::from_u128(7),
-        dir: dir.path().join("usage"),
-        spool_bytes_max: 1 << 32,
-        on_full: OnFull::Serve,
-        threads: 1,
-    };
+    let settings = UsageSettings { spool_bytes_max: 1 << 32, ..usage_record::usage_settings(dir.path()) };
     let (recorder, service) = open(settings, metrics.clone()).unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let (stop, stopped) = watch::channel(false);

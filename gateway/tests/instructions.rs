@@ -20,9 +20,7 @@ use std::sync::Arc;
 
 use gateway::clock::Now;
 use gateway::metrics::Metrics;
-use gateway::usage::{OnFull, UsageRecorder, UsageSettings, open};
-use settings::Secret;
-use uuid::Uuid;
+use gateway::usage::{UsageRecorder, open};
 
 use catalog::Size;
 use scene::{Kind, Scene};
@@ -81,18 +79,8 @@ fn work_recorded(recorder: &UsageRecorder) {
 }
 
 fn recorder(dir: &Path) -> UsageRecorder {
-    let settings = UsageSettings {
-        redis_url: Some(Secret::new("unix:/nonexistent/redis.sock".to_owned())),
-        stream: "usage".to_owned(),
-        stream_length_max: 1_000,
-        node_id: Uuid::from_u128(7),
-        dir: dir.join("usage"),
-        spool_bytes_max: 1 << 30,
-        on_full: OnFull::Serve,
-        threads: 1,
-    };
     // Nobody empties the ring; it holds far more than is written here.
-    open(settings, Arc::new(Metrics::new("test").unwrap())).unwrap().0
+    open(usage_record::usage_settings(dir), Arc::new(Metrics::new("test").unwrap())).unwrap().0
 }
 
 #[test]

@@ -14,13 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway::metrics::Metrics;
-use gateway::usage::{OnFull, UsageRecorder, UsageService, UsageSettings, open};
-use settings::Secret;
+use gateway::usage::{UsageRecorder, UsageService, open};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 use allocations::allocations;
-use usage_record::record;
+use usage_record::{record, usage_settings};
 
 /// Records of one round: short enough that most rounds are not interrupted.
 const BURST: u64 = 1_000;
@@ -31,18 +29,7 @@ const ROUNDS_AHEAD: u64 = 40;
 const NANOSECONDS_MAX: f64 = if cfg!(debug_assertions) { 20_000.0 } else { 20.0 };
 
 fn start(dir: &Path, metrics: &Arc<Metrics>) -> (UsageRecorder, UsageService) {
-    let settings = UsageSettings {
-        // Nobody listens: everything stays on disk.
-        redis_url: Some(Secret::new("unix:/nonexistent/redis.sock".to_owned())),
-        stream: "usage".to_owned(),
-        stream_length_max: 1_000,
-        node_id: Uuid::from_u128(7),
-        dir: dir.join("usage"),
-        spool_bytes_max: 1 << 30,
-        on_full: OnFull::Serve,
-        threads: 1,
-    };
-    open(settings, metrics.clone()).unwrap()
+    open(usage_settings(dir), metrics.clone()).unwrap()
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway::metrics::Metrics;
-use gateway::usage::{OnFull, UsageRecorder, UsageService, UsageSettings, open};
+use gateway::usage::{UsageRecorder, UsageService, UsageSettings, open};
 use prost::Message as _;
 use servers::PrivateRedis;
 use settings::Secret;
@@ -21,7 +21,7 @@ use snapshot::wire::UsageBatch;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use usage_record::record;
+use usage_record::{record, usage_settings};
 
 const THREADS: u64 = 3;
 /// Records between two words to the parent: so many may be in the spool beyond what it was told, of each thread.
@@ -34,13 +34,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn start(dir: &Path, redis: &str, metrics: &Arc<Metrics>) -> (UsageRecorder, UsageService) {
     let settings = UsageSettings {
         redis_url: Some(Secret::new(redis.to_owned())),
-        stream: "usage".to_owned(),
         stream_length_max: 100_000,
         node_id: NODE,
-        dir: dir.join("usage"),
-        spool_bytes_max: 1 << 30,
-        on_full: OnFull::Serve,
         threads: usize::try_from(THREADS).unwrap(),
+        ..usage_settings(dir)
     };
     open(settings, metrics.clone()).unwrap()
 }

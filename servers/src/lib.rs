@@ -1,5 +1,5 @@
 //! A private Postgres and a private Redis on unix sockets, run from the machine's own programs: for `apihub up` and for
-//! tests; and several of Redis on the loopback's ports, for tests of clusters. Opens no other port, downloads nothing, and
+//! tests; and several of Redis on the loopback's ports, for tests of clusters, and a disk that is soon full. Opens no other port, downloads nothing, and
 //! is not how a production database is run.
 
 mod fault;
@@ -8,6 +8,7 @@ mod place;
 mod postgres;
 mod process;
 mod redis;
+mod small_disk;
 mod throw_away;
 
 pub use fault::ServerFault;
@@ -17,4 +18,5 @@ pub use postgres::{Durability, PrivatePostgres};
 pub use process::{die_with_parent, send};
 pub use redis::PrivateRedis;
 pub use rustix::process::Signal;
+pub use small_disk::SmallDisk;
 pub use throw_away::ThrowAwayPostgres;

@@ -62,7 +62,7 @@ async fn a_full_disk_fails_no_request_and_costs_neither_changes_nor_usage() {
     let traffic = Traffic::start(&world, &catalog);
     traffic.more(100).await;
     is_saved(&world).await;
-    world.small_disk.as_ref().unwrap().fill();
+    world.small_disk.as_ref().unwrap().fill().unwrap();
     let revoked = change_something(&world, &ann, &catalog).await;
     traffic.more(300).await;
     world.small_disk.as_ref().unwrap().make_room();

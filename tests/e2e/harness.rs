@@ -8,7 +8,6 @@ mod postgres;
 mod publisher;
 mod role;
 pub mod sentinel;
-mod small_disk;
 mod upstream;
 mod wait;
 mod world;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ::settings::Secret;
 use prost::Message;
+use servers::SmallDisk;
 use snapshot::wire::{FailedBy, LiveBatch, UsageBatch, Verdict};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -35,6 +36,19 @@ struct Node {
     service: JoinHandle<()>,
 }
 
+fn settings(redis_url: Option<String>, dir: &Path) -> UsageSettings {
+    UsageSettings {
+        redis_url: redis_url.map(Secret::new),
+        stream: STREAM.to_owned(),
+        stream_length_max: 1_000,
+        node_id: Uuid::from_u128(7),
+        dir: dir.join(DIR),
+        spool_bytes_max: 64 << 20,
+        on_full: OnFull::Serve,
+        threads: 1,
+    }
+}
+
 impl Node {
     fn start(redis_url: Option<String>, dir: &Path) -> Node {
         Node::with(redis_url, dir, |_| {})
@@ -42,16 +56,7 @@ impl Node {
 
     fn with(redis_url: Option<String>, dir: &Path, change: impl FnOnce(&mut UsageSettings)) -> Node {
         let metrics = Arc::new(Metrics::new("test").unwrap());
-        let mut settings = UsageSettings {
-            redis_url: redis_url.map(Secret::new),
-            stream: STREAM.to_owned(),
-            stream_length_max: 1_000,
-            node_id: Uuid::from_u128(7),
-            dir: dir.join(DIR),
-            spool_bytes_max: 64 << 20,
-            on_full: OnFull::Serve,
-            threads: 1,
-        };
+        let mut settings = settings(redis_url, dir);
         change(&mut settings);
         let id = settings.node_id;
         let (recorder, service) = open(settings, metrics.clone()).unwrap();
@@ -314,16 +319,7 @@ async fn a_successor_ships_what_its_predecessor_could_not_and_the_rest_goes() {
 #[tokio::test]
 async fn the_rings_of_a_process_that_never_sealed_are_taken_over_exactly_and_only_when_it_is_gone() {
     let (redis, dir) = (RedisServer::start(), dir());
-    let settings = |threads| UsageSettings {
-        redis_url: Some(Secret::new(redis.url())),
-        stream: STREAM.to_owned(),
-        stream_length_max: 1_000,
-        node_id: Uuid::from_u128(7),
-        dir: dir.path().join(DIR),
-        spool_bytes_max: 64 << 20,
-        on_full: OnFull::Serve,
-        threads,
-    };
+    let settings = |threads| UsageSettings { threads, ..settings(Some(redis.url()), dir.path()) };
     // As in an upgrade: the old process still records when the new one begins.
     let metrics = Arc::new(Metrics::new("test").unwrap());
     let (recorder, never_run) = open(settings(3), metrics).unwrap();
@@ -392,7 +388,7 @@ async fn a_disk_that_is_really_full_gives_way_to_sums_and_nothing_is_lost() {
     let (mut redis, dir) = (RedisServer::start(), dir());
     redis.kill();
     // Room for the rings, the journal and two files of the spool; the next one is refused by the kernel.
-    let Some(_disk) = SmallDisk::mount(dir.path().join(DIR), "52m") else { return };
+    let Some(_disk) = small_disk(&dir.path().join(DIR), 52 << 20) else { return };
     let node = Node::start(Some(redis.url()), dir.path());
     for first in (0..EVENTS).step_by(10_000) {
         (first..first + 10_000).for_each(|number| node.recorder.record(&record(number % 50, Verdict::Proxied)));
@@ -415,65 +411,28 @@ async fn a_disk_that_is_really_full_gives_way_to_sums_and_nothing_is_lost() {
 async fn a_process_killed_again_and_again_on_a_small_disk_starts_and_nothing_is_lost() {
     let (redis, dir) = (RedisServer::start(), dir());
     // Room for the rings of two processes.
-    let Some(_disk) = SmallDisk::mount(dir.path().join(DIR), "110m") else { return };
+    let Some(_disk) = small_disk(&dir.path().join(DIR), 110 << 20) else { return };
     for round in 0..5 {
         let metrics = Arc::new(Metrics::new("test").unwrap());
-        let settings = UsageSettings {
-            redis_url: Some(Secret::new(redis.url())),
-            stream: STREAM.to_owned(),
-            stream_length_max: 1_000,
-            node_id: Uuid::from_u128(7),
-            dir: dir.path().join(DIR),
-            spool_bytes_max: 64 << 20,
-            on_full: OnFull::Serve,
-            threads: 1,
-        };
-        let (recorder, _never_run) = open(settings, metrics).unwrap();
+        let (recorder, _never_run) = open(settings(Some(redis.url()), dir.path()), metrics).unwrap();
         (0..100).for_each(|n| recorder.record(&record(round * 100 + n, Verdict::Proxied)));
     }
     let _node = Node::start(Some(redis.url()), dir.path());
     all_arrive(&redis, 0..500).await;
 }
 
-/// A tmpfs of limited size, as long as it is held.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    /// None: this user may not mount one.
-    fn mount(place: std::path::PathBuf, size: &str) -> Option<SmallDisk> {
-        std::fs::create_dir_all(&place).unwrap();
-        let size = format!("size={size}");
-        let mounted =
-            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&place).output();
-        if mounted.as_ref().is_ok_and(|output| output.status.success()) {
-            return Some(SmallDisk(place));
-        }
-        eprintln!("not tried, as no small disk can be mounted: {mounted:?}");
-        None
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _gone_with_the_test = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-    }
+/// None: this user may not mount one.
+fn small_disk(place: &Path, bytes: u64) -> Option<SmallDisk> {
+    SmallDisk::mount(place, bytes)
+        .inspect_err(|reason| eprintln!("not tried, as no small disk can be mounted: {reason}"))
+        .ok()
 }
 
 #[tokio::test]
 async fn a_flood_of_refusals_displaces_nothing_that_can_be_billed_and_fills_no_stream() {
     let (redis, dir) = (RedisServer::start(), dir());
     let metrics = Arc::new(Metrics::new("test").unwrap());
-    let settings = UsageSettings {
-        redis_url: Some(Secret::new(redis.url())),
-        stream: STREAM.to_owned(),
-        stream_length_max: 1_000,
-        node_id: Uuid::from_u128(7),
-        dir: dir.path().join(DIR),
-        spool_bytes_max: 64 << 20,
-        on_full: OnFull::Serve,
-        threads: 1,
-    };
-    let (recorder, service) = open(settings, metrics.clone()).unwrap();
+    let (recorder, service) = open(settings(Some(redis.url()), dir.path()), metrics.clone()).unwrap();
     // Nobody empties the rings yet.
     (0..400_000).for_each(|_| recorder.record(&record(9, Verdict::RateLimited)));
     (0..50_000).for_each(|key| recorder.record(&record(key + 10, Verdict::Proxied)));

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use apihub::role_files::{ControlPlaneFile, GatewayFile, Https, Secrets};
-use servers::{Durability, PrivatePostgres, PrivateRedis};
+use servers::{Durability, PrivatePostgres, PrivateRedis, SmallDisk};
 use tempfile::TempDir;
 
 use super::fault_proxy::{FaultProxy, Target};
 use super::publisher::Publisher;
 use super::role::Role;
-use super::small_disk::SmallDisk;
 use super::upstream::Upstream;
 use super::{ports, postgres};
 

@@ -117,7 +117,7 @@ impl Chaos {
             }
             Fault::FillDisk => {
                 if let Some(disk) = &world.small_disk {
-                    disk.fill();
+                    disk.fill().unwrap();
                 }
             }
             Fault::KillGatewayOnFullDisk => kill_gateway_on_full_disk(world).await,
@@ -154,7 +154,7 @@ impl Chaos {
 async fn kill_gateway_on_full_disk(world: &mut World) {
     let Some(disk) = &world.small_disk else { return };
     let gateway = &mut world.gateways[0].role;
-    disk.fill();
+    disk.fill().unwrap();
     gateway.kill();
     gateway.start_again();
     let ended = gateway.ready_or_ended().await;
