@@ -31,7 +31,7 @@ pub fn all(retention: &Retention, terms: Billing, quotas: Option<Reconciler>) ->
         }),
         Job::new("subscription_periods", HOUR, |store| async move { Ok(housekeeping::move_periods(&store).await?) }),
         Job::new("billing", MINUTE, move |store| async move {
-            Ok(billing::job::run_once(&store, &terms, None).await.map(|_| ())?)
+            billing::job::run_once(&store, &terms).await
         }),
         Job::new("expired_rows", HOUR, |store| async move { Ok(housekeeping::remove_expired(&store).await?) }),
     ];

@@ -155,6 +155,11 @@ pub async fn is_issued(tx: &Transaction<'_>, pair: Pair, month: Date, currency: 
     Ok(tx.query_one_cached(sql, &[&pair.consumer, &pair.publisher, &month, &currency]).await?.try_get(0)?)
 }
 
+/// The statements of this transaction may take as long as a large consumer's month needs: for work that nobody waits for.
+pub async fn allow_time(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    tx.batch_execute("SET LOCAL statement_timeout = '30s'").await
+}
+
 /// One at a time makes or changes what a consumer owes a publisher.
 pub async fn lock_pair(tx: &Transaction<'_>, pair: Pair) -> Result<(), StoreError> {
     let sql = "-- ratings.lock_pair

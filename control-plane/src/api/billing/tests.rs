@@ -21,7 +21,7 @@ async fn invoiced_shop(app: &App) -> (Shop, String) {
     let shop = Shop::with_plan(app, plan_terms()).await;
     since_last_month(app, &shop).await;
     use_api(app, shop.subscription, shop.plan, LAST_MONTH, 5_000).await;
-    job::run_once(&app.state.store, &app.state.settings.billing, None).await.unwrap();
+    job::settle(&app.state.store, &app.state.settings.billing, None).await.unwrap();
     let list = shop.consumer.get(&shop.invoices_path()).await.expect(StatusCode::OK).json;
     let id = list["data"][0]["id"].as_str().unwrap().to_owned();
     (shop, format!("/v1/invoices/{id}"))
@@ -118,7 +118,7 @@ async fn a_void_invoice_gives_its_credit_back_and_frees_nothing_that_another_hol
         let answer = shop.consumer.with(&headers, Method::POST, &credits, Some(bought.clone())).await;
         assert_eq!(decimal(&answer.expect(StatusCode::CREATED).json["balance"]), Decimal::from(10), "bought once");
     }
-    job::run_once(&app.state.store, &app.state.settings.billing, None).await.unwrap();
+    job::settle(&app.state.store, &app.state.settings.billing, None).await.unwrap();
     let list = shop.consumer.get(&shop.invoices_path()).await.json["data"].clone();
     assert_eq!(decimal(&list[0]["total"]), Decimal::from(20));
     let balance = async || decimal(&shop.consumer.get(&credits).await.json["data"][0]["balance"]);
@@ -128,7 +128,7 @@ async fn a_void_invoice_gives_its_credit_back_and_frees_nothing_that_another_hol
     let voided = shop.publisher.post(&format!("{invoice}/void"), json!({})).await.expect(StatusCode::OK);
     assert_eq!((voided.json["status"].as_str(), voided.json["number"].as_str()), (Some("void"), Some("INV-000001")));
     assert_eq!(balance().await, Decimal::from(10));
-    assert_eq!(job::run_once(&app.state.store, &app.state.settings.billing, None).await.unwrap().issued, 0);
+    assert_eq!(job::settle(&app.state.store, &app.state.settings.billing, None).await.unwrap().issued, 0);
 }
 
 #[tokio::test]
