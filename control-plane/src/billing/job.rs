@@ -25,8 +25,8 @@ pub(crate) async fn run_once(store: &Store, billing: &Billing) -> anyhow::Result
 pub(crate) async fn settle(store: &Store, billing: &Billing, only: Option<Uuid>) -> Result<Issued, StoreError> {
     let moved = housekeeping::move_periods(store).await;
     let issued = issue::run(store, billing, only).await;
-    let marked = dunning::run(store, billing).await;
+    let marked = dunning::run(store, billing, only).await;
     moved?;
-    marked?;
-    issued
+    let (marked, issued) = (marked?, issued?);
+    Ok(Issued { failed: issued.failed + marked.failed, ..issued })
 }
