@@ -11,7 +11,7 @@ use super::attempts::{Attempts, Done};
 use super::money::Minor;
 use crate::store::billing_events::{self, NewEvent};
 use crate::store::billing_months;
-use crate::store::budgets::{self, BudgetRow, QuotaUse};
+use crate::store::budgets::{self, BudgetRow, QuotaUse, Which};
 use crate::store::ratings::{self, Pair};
 use crate::store::{Store, StoreError, Transaction};
 
@@ -27,19 +27,27 @@ pub fn reached(spent: i128, limit: i128) -> impl Iterator<Item = i128> {
     THRESHOLDS.into_iter().filter(move |threshold| share >= limit.saturating_mul(*threshold))
 }
 
-/// Answers how many events are new.
+/// Looks where something has happened lately. Answers how many events are new.
 pub async fn run(store: &Store) -> Result<Done, StoreError> {
     let mut attempts = Attempts::new(store);
-    let told = look_at_budgets(store, &mut attempts).await? + look_at_quotas(store, &mut attempts).await?;
+    let told =
+        look_at_budgets(store, Which::Touched, &mut attempts).await? + look_at_quotas(store, &mut attempts).await?;
     Ok(attempts.done(told))
 }
 
-async fn look_at_budgets(store: &Store, attempts: &mut Attempts<'_>) -> Result<u64, StoreError> {
+/// Looks at every budget, for what came late: usage of a gateway that was cut off, or of hours in which nobody looked.
+pub async fn run_all(store: &Store) -> Result<Done, StoreError> {
+    let mut attempts = Attempts::new(store);
+    let told = look_at_budgets(store, Which::All, &mut attempts).await?;
+    Ok(attempts.done(told))
+}
+
+async fn look_at_budgets(store: &Store, which: Which, attempts: &mut Attempts<'_>) -> Result<u64, StoreError> {
     let mut told = 0;
     let mut last: Option<BudgetRow> = None;
     for _ in 0..PAGES_MAX {
         let after = last.as_ref();
-        let page = store.read("budgets", |tx| Box::pin(budgets::all(tx, after, PAGE))).await?;
+        let page = store.read("budgets", |tx| Box::pin(budgets::page(tx, which, after, PAGE))).await?;
         for budget in &page {
             let outcome = store.run_slow_tx("budget_alert", |tx| Box::pin(tell_budget(tx, budget))).await;
             let Pair { consumer, publisher } = budget.pair;

@@ -4,8 +4,8 @@ use axum::http::{Method, StatusCode};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use crate::api::fixture::{Shop, add_plan, ask_database, publish, since_last_month, subscribe, use_api};
-use crate::billing::{alerts, job};
+use crate::api::fixture::{Shop, add_plan, ask_database, publish, run_sql, since_last_month, subscribe, use_api};
+use crate::billing::{alerts, issue, job};
 use crate::store::quota::{PeriodOf, used_in_periods};
 use crate::testing::{Answer, App, Client};
 
@@ -261,6 +261,56 @@ async fn a_budget_and_a_quota_warn_at_85_and_100_per_cent_once_each() {
     shop.consumer.delete(&path).await.expect_problem(404, "not_found");
     let budgets = shop.consumer.get(&format!("/v1/organizations/{consumer}/budgets")).await;
     assert_eq!(budgets.expect(StatusCode::OK).json["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_budget_is_rated_when_it_or_its_subscriptions_were_touched_and_once_an_hour() {
+    let app = App::start_with(TERMS).await;
+    let shop = Shop::with_plan(&app, plan_terms()).await;
+    since_last_month(&app, &shop).await;
+    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+    shop.consumer.put(&path, json!({"amount": "30"})).await.expect(StatusCode::OK);
+    let aged = |table: &str| format!("UPDATE {table} SET updated_at = now() - interval '2 hours';");
+    let replica = "BEGIN; SET LOCAL session_replication_role = replica;";
+    run_sql(&app, &format!("{replica} {} {} COMMIT", aged("budgets"), aged("subscriptions"))).await;
+    // What a gateway that was cut off has delivered since.
+    use_api(&app, shop.subscription, shop.plan, "now() - interval '3 hours'", 10).await;
+    assert_eq!(alerts::run(&app.state.store).await.unwrap().count, 0, "nobody has touched it");
+    assert_eq!(alerts::run_all(&app.state.store).await.unwrap().count, 2, "30.00 of 30.00");
+
+    for (touch, new) in [
+        (format!("UPDATE budgets SET amount = 20; {replica} {} COMMIT", aged("subscriptions")), 2),
+        (format!("{replica} UPDATE budgets SET amount = 19, updated_at = now() - interval '2 hours'; COMMIT"), 0),
+        ("UPDATE subscriptions SET cancel_at = period_end".to_owned(), 2),
+    ] {
+        run_sql(&app, &touch).await;
+        assert_eq!(alerts::run(&app.state.store).await.unwrap().count, new, "{touch}");
+    }
+    let unused = format!("{replica} UPDATE budgets SET amount = 18, updated_at = now() - interval '2 hours';");
+    run_sql(&app, &format!("{unused} {} COMMIT", aged("subscriptions"))).await;
+    assert_eq!(alerts::run(&app.state.store).await.unwrap().count, 0);
+    use_api(&app, shop.subscription, shop.plan, "now()", 1).await;
+    assert_eq!(alerts::run(&app.state.store).await.unwrap().count, 2);
+}
+
+#[tokio::test]
+async fn the_clock_of_one_publisher_moves_nothing_of_another() {
+    let app = App::start_with("[billing]\ndue_days = 0\nsimulation_clock = true\n").await;
+    let shop = Shop::with_plan(&app, plan_terms()).await;
+    let other = Shop::between(&app, "paul", "cora", plan_terms()).await;
+    for shop in [&shop, &other] {
+        since_last_month(&app, shop).await;
+        let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+        shop.consumer.put(&path, json!({"amount": "1"})).await.expect(StatusCode::OK);
+    }
+    issue::run(&app.state.store, &app.state.settings.billing, None).await.unwrap();
+    advance(&app.admin("root").await, &shop).await.expect(StatusCode::OK);
+    let status = async |shop: &Shop| shop.consumer.get(&shop.subscription_path("")).await.json["status"].clone();
+    assert_eq!((status(&shop).await, status(&other).await), (json!("past_due"), json!("active")));
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM billing_events WHERE kind LIKE 'alert.%'").await, 0);
+    job::run_once(&app.state.store, &app.state.settings.billing).await.unwrap();
+    assert_eq!(status(&other).await, json!("past_due"));
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM billing_events WHERE kind LIKE 'alert.%'").await, 4);
 }
 
 #[tokio::test]
