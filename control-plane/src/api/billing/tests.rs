@@ -4,7 +4,9 @@ use axum::http::{Method, StatusCode};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use crate::api::fixture::{Shop, add_plan, ask_database, publish, run_sql, since_last_month, subscribe, use_api};
+use crate::api::fixture::{
+    Shop, add_plan, ask_database, hold_pair, publish, run_sql, since_last_month, subscribe, until_waiting, use_api,
+};
 use crate::billing::{alerts, issue, job};
 use crate::store::quota::{PeriodOf, used_in_periods};
 use crate::testing::{Answer, App, Client};
@@ -261,6 +263,38 @@ async fn a_budget_and_a_quota_warn_at_85_and_100_per_cent_once_each() {
     shop.consumer.delete(&path).await.expect_problem(404, "not_found");
     let budgets = shop.consumer.get(&format!("/v1/organizations/{consumer}/budgets")).await;
     assert_eq!(budgets.expect(StatusCode::OK).json["data"], json!([]));
+}
+
+#[tokio::test]
+async fn of_two_who_set_the_same_budget_from_the_same_version_one_is_refused() {
+    let app = App::start_with(TERMS).await;
+    let shop = Shop::with_plan(&app, plan_terms()).await;
+    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+    let set = async |if_match: &str, amount: &str| {
+        let body = Some(json!({"amount": amount}));
+        shop.consumer.with(&[("if-match", if_match)], Method::PUT, &path, body).await
+    };
+    for nothing in ["\"1\"", "*"] {
+        let refused = set(nothing, "30").await.expect_problem(412, "precondition_failed");
+        assert_eq!(refused.header("etag"), "\"0\"", "there is none yet");
+    }
+    // Both find that there is none; then both find the first version.
+    for version in ["\"0\"", "\"1\""] {
+        let held = hold_pair(&app, &shop).await;
+        let meet = async {
+            until_waiting(&app, 2).await;
+            held.batch_execute("COMMIT").await.unwrap();
+        };
+        let (one, other, ()) = tokio::join!(set(version, "30"), set(version, "40"), meet);
+        let mut statuses = [one.status, other.status];
+        statuses.sort();
+        assert_eq!(statuses, [StatusCode::OK, StatusCode::PRECONDITION_FAILED], "{version}");
+    }
+    assert_eq!(ask_database(&app, "SELECT version FROM budgets").await, 2);
+    let stale = shop.consumer.with(&[("if-match", "\"1\"")], Method::DELETE, &path, None).await;
+    stale.expect_problem(412, "precondition_failed");
+    let seen = shop.consumer.with(&[("if-match", "\"2\"")], Method::DELETE, &path, None).await;
+    seen.expect(StatusCode::NO_CONTENT);
 }
 
 #[tokio::test]
