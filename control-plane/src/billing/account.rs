@@ -17,6 +17,9 @@ use crate::store::{StoreError, Transaction, billing_events};
 
 /// Invoiced months that are looked at again for late usage. Gateways keep what they have not delivered for less than this.
 pub const LATE_MONTHS_MAX: i64 = 3;
+/// The shortest time for which the billing record can be kept, in days: a month that is invoiced, those before it that are looked at again
+/// (123 days together), and five weeks for which the invoice may be held back. What is rated again without its usage would be refunded.
+pub const RECORD_DAYS_MIN: u64 = 160;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AccountFault {
