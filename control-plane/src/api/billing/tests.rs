@@ -266,6 +266,54 @@ async fn a_budget_and_a_quota_warn_at_85_and_100_per_cent_once_each() {
 }
 
 #[tokio::test]
+async fn what_a_consumer_means_to_spend_is_not_the_publishers_business() {
+    let app = App::start_with(TERMS).await;
+    let (shop, _) = invoiced_shop(&app).await;
+    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+    shop.consumer.put(&path, json!({"amount": "31"})).await.expect(StatusCode::OK);
+    use_api(&app, shop.subscription, shop.plan, "now()", 900).await;
+    alerts::run(&app.state.store).await.unwrap();
+    let kinds = async |client: &Client, organization: uuid::Uuid| {
+        let path = format!("/v1/organizations/{organization}/billing-events?limit=100");
+        let list = client.get(&path).await.expect(StatusCode::OK).json["data"].as_array().unwrap().clone();
+        list.iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let consumers = kinds(&shop.consumer, shop.consumer_organization).await;
+    assert_eq!(consumers, ["invoice.issued", "alert.budget", "alert.quota"]);
+    let publishers = kinds(&shop.publisher, shop.publisher_organization).await;
+    assert_eq!(publishers, ["invoice.issued", "fee.charged", "alert.quota"], "he sees usage, and no budget");
+    assert_eq!(events(&shop.publisher, shop.publisher_organization, "alert.budget").await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn who_buys_and_sells_reads_one_ledger_in_order_each_line_once() {
+    let app = App::start_with(TERMS).await;
+    let shop = Shop::with_plan(&app, plan_terms()).await;
+    let (own, other) = (shop.consumer_organization, shop.publisher_organization);
+    let lines = format!(
+        "INSERT INTO billing_events (id, occurred_at, kind, consumer_organization_id, publisher_organization_id, dedupe_key, created_at)
+         SELECT gen_random_uuid(), now(), (ARRAY['alert.budget', 'fee.charged', 'credit.given'])[1 + n % 3],
+             CASE n / 6 WHEN 1 THEN '{other}'::uuid ELSE '{own}' END, CASE n / 6 WHEN 0 THEN '{other}'::uuid ELSE '{own}' END,
+             'line ' || n, now() - make_interval(mins => 100 - n / 2)
+         FROM generate_series(0, 17) AS n"
+    );
+    run_sql(&app, &lines).await;
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/organizations/{own}/billing-events?limit=4{cursor}");
+        let page = shop.consumer.get(&path).await.expect(StatusCode::OK).json;
+        found.extend(page["data"].as_array().unwrap().clone());
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let places: Vec<(&str, &str)> =
+        found.iter().map(|event| (event["created_at"].as_str().unwrap(), event["id"].as_str().unwrap())).collect();
+    assert!(places.is_sorted_by(|one, next| one < next), "{places:?}");
+    // Of six lines each: all but two fees as the consumer, all but two budgets as the publisher, and all as both.
+    assert_eq!(places.len(), 4 + 4 + 6);
+}
+
+#[tokio::test]
 async fn of_two_who_set_the_same_budget_from_the_same_version_one_is_refused() {
     let app = App::start_with(TERMS).await;
     let shop = Shop::with_plan(&app, plan_terms()).await;
