@@ -30,6 +30,14 @@ class Stage:
         self.bare_program = self.bare_program or TARGET / "bare" / folder / "bare-pingora"
         self.temporary = tempfile.TemporaryDirectory(prefix="apihub-bench-")
         self.folder = pathlib.Path(self.temporary.name)
+        redis = self.folder / "redis.sock"
+        self.start(["redis-server", "--port", "0", "--unixsocket", redis, "--save", "", "--dir", self.folder], LOAD_CORE)
+        # Limits are leased from it and usage is sent to it, as in production.
+        os.environ["REDIS_URL"] = f"redis+unix://{redis}"
+        deadline = time.time() + 10
+        while not redis.exists():
+            assert time.time() < deadline, "redis-server does not start"
+            time.sleep(0.01)
         return self
 
     def __exit__(self, *_):
