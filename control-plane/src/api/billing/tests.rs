@@ -327,13 +327,13 @@ async fn of_two_who_set_the_same_budget_from_the_same_version_one_is_refused() {
         assert_eq!(refused.header("etag"), "\"0\"", "there is none yet");
     }
     // Both find that there is none; then both find the first version.
-    for version in ["\"0\"", "\"1\""] {
+    for (version, amounts) in [("\"0\"", ["30", "40"]), ("\"1\"", ["50", "60"])] {
         let held = hold_pair(&app, &shop).await;
         let meet = async {
             until_waiting(&app, 2).await;
             held.batch_execute("COMMIT").await.unwrap();
         };
-        let (one, other, ()) = tokio::join!(set(version, "30"), set(version, "40"), meet);
+        let (one, other, ()) = tokio::join!(set(version, amounts[0]), set(version, amounts[1]), meet);
         let mut statuses = [one.status, other.status];
         statuses.sort();
         assert_eq!(statuses, [StatusCode::OK, StatusCode::PRECONDITION_FAILED], "{version}");
