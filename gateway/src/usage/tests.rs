@@ -2,6 +2,7 @@
 //! a Redis that is away, and storage that is full. The control plane's part (counting and acknowledging) is played here.
 
 mod redis_server;
+mod stopped;
 
 use std::collections::BTreeMap;
 use std::path::Path;
