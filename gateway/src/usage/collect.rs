@@ -302,6 +302,9 @@ impl Collector {
         match spool.compact() {
             Ok(Some(done)) => {
                 self.metrics.usage.events_summed_total.inc_by(done.events);
+                if let Err(error) = done.synced {
+                    self.metrics.usage.sync_failed(&error);
+                }
                 info!(events = done.events, rows = done.rows, "usage that waits for Redis was summed up");
                 // More of it in a moment: the rings come first.
                 LOOK_EVERY

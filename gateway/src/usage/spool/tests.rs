@@ -2,6 +2,7 @@
 //! acknowledged, sums up what was never offered, and says when it is full.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use prost::Message as _;
 use snapshot::wire::{FailedBy, UsageBatch, UsageEvent, UsageRow, Verdict};
@@ -375,6 +376,43 @@ fn a_crash_in_the_middle_of_a_compaction_neither_loses_nor_doubles_anything() {
     let found = all(&mut spool);
     assert!(dense(&found));
     assert_eq!(sums(&found), expected);
+}
+
+/// Set in the process that may open few files.
+const FEW_FILES: &str = "APIHUB_FEW_FILES";
+
+#[test]
+fn a_compaction_for_which_a_file_cannot_be_opened_changes_nothing_and_another_one_succeeds() {
+    const NAME: &str =
+        "usage::spool::tests::a_compaction_for_which_a_file_cannot_be_opened_changes_nothing_and_another_one_succeeds";
+    if std::env::var_os(FEW_FILES).is_none() {
+        let test = std::env::current_exe().unwrap();
+        let mut few = Command::new("sh");
+        few.args(["-c", "ulimit -n 64 && exec \"$0\" --exact \"$1\""]).arg(test).arg(NAME).env(FEW_FILES, "");
+        let output = few.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let mut house = House::new(ROOM);
+    while house.files().len() < 4 {
+        house.append(4_000).unwrap();
+    }
+    let expected = sums(&all(&mut house.recovered().0));
+    let content = |house: &House| house.files().into_iter().map(std::fs::read).collect::<Result<Vec<_>, _>>().unwrap();
+    let mut compact_with = |free: usize| {
+        let before = content(&house);
+        let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        hoard.truncate(hoard.len() - free);
+        let compacted = house.spool.compact();
+        drop(hoard);
+        assert!(compacted.is_ok() || content(&house) == before, "something changed where {free} files could be opened");
+        compacted
+    };
+    let needed = (0..10).find(|free| compact_with(*free).is_ok());
+    assert!(needed > Some(1), "{needed:?}");
+    let offered = house.offer();
+    assert!(dense(&offered));
+    assert_eq!(sums(&offered), expected);
 }
 
 #[test]
