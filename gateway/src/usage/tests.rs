@@ -1,6 +1,7 @@
 //! The whole way against a real Redis on a unix socket: from a recorder to entries in the stream, through crashes, take-overs,
 //! a Redis that is away, and storage that is full. The control plane's part (counting and acknowledging) is played here.
 
+mod overdue;
 mod redis_server;
 mod stopped;
 

@@ -110,7 +110,7 @@ fn decode(outgoing: &[Outgoing]) -> Vec<UsageBatch> {
 
 /// All that a recovered spool holds, as its successor would send it.
 fn all(spool: &mut Spool) -> Vec<UsageBatch> {
-    let overdue = spool.overdue(usize::MAX, Instant::now());
+    let overdue = spool.overdue(0, usize::MAX, Instant::now());
     let outgoing: Vec<Outgoing> =
         overdue.iter().filter_map(|(sequence, _)| spool.look_again(*sequence, true, Instant::now())).collect();
     decode(&outgoing)
@@ -204,19 +204,21 @@ fn a_batch_is_looked_after_until_it_is_acknowledged_and_later_each_time() {
     house.offer();
     house.spool.sent(0, "1-0");
     let now = Instant::now();
-    assert!(house.spool.overdue(9, now).is_empty());
+    assert!(house.spool.overdue(0, 9, now).is_empty());
     let later = now + RESEND_AFTER;
-    let due: Vec<_> = house.spool.overdue(9, later);
+    let due: Vec<_> = house.spool.overdue(0, 9, later);
     assert_eq!(due, [(0, Some("1-0".into())), (1, None), (2, None)]);
+    assert_eq!(house.spool.overdue(1, 9, later), due[1..]);
+    assert_eq!(house.spool.overdue(1, 1, later), due[1..2]);
     assert!(house.spool.look_again(0, false, later).is_none(), "it is still in the stream");
     assert!(house.spool.look_again(1, true, later).is_some());
-    assert_eq!(house.spool.overdue(9, later + RESEND_AFTER).len(), 1);
+    assert_eq!(house.spool.overdue(0, 9, later + RESEND_AFTER).len(), 1);
     assert_eq!(house.spool.acknowledge(1, later), 2);
     assert_eq!(house.spool.unacknowledged(), (1, Some(6)));
     let much_later = later + Duration::from_secs(60);
-    assert_eq!(house.spool.overdue(9, much_later).len(), 1);
+    assert_eq!(house.spool.overdue(0, 9, much_later).len(), 1);
     assert_eq!(house.spool.acknowledge(2, much_later), 1);
-    assert!(house.spool.overdue(9, much_later).is_empty());
+    assert!(house.spool.overdue(0, 9, much_later).is_empty());
 }
 
 #[test]
@@ -226,9 +228,9 @@ fn a_database_that_lost_what_it_had_acknowledged_gets_it_again() {
     house.offer();
     let now = Instant::now();
     house.spool.acknowledge(4, now);
-    assert!(house.spool.overdue(9, now).is_empty());
+    assert!(house.spool.overdue(0, 9, now).is_empty());
     assert_eq!(house.spool.acknowledge(1, now), 0);
-    let due: Vec<u64> = house.spool.overdue(9, now).into_iter().map(|(sequence, _)| sequence).collect();
+    let due: Vec<u64> = house.spool.overdue(0, 9, now).into_iter().map(|(sequence, _)| sequence).collect();
     assert_eq!(due, [2, 3, 4]);
 }
 
@@ -239,7 +241,7 @@ fn an_acknowledgement_that_redis_forgot_is_asked_for_with_one_batch_and_a_databa
     house.offer();
     let now = Instant::now();
     let overdue = |house: &House, now| -> Vec<u64> {
-        house.spool.overdue(9, now).into_iter().map(|(sequence, _)| sequence).collect()
+        house.spool.overdue(0, 9, now).into_iter().map(|(sequence, _)| sequence).collect()
     };
     house.spool.acknowledge(4, now);
     house.spool.note_silence(now);
