@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redis::RedisError;
+use snapshot::usage::acknowledgement_key;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -14,7 +15,7 @@ use tracing::{info, warn};
 use super::adopt::Inherited;
 use super::live::LiveBatches;
 use super::redis_link::RedisLink;
-use super::spool::{Outgoing, Overdue, Spool};
+use super::spool::{Outgoing, Overdue};
 use super::{SharedSpool, lock};
 use crate::clock::{Backoff, unix_ms};
 use crate::metrics::Metrics;
@@ -170,7 +171,11 @@ impl Shipper {
 
     async fn take_acknowledgements(&mut self) -> Result<(), RedisError> {
         let spools = self.spools();
-        let keys: Vec<String> = spools.iter().map(|spool| acknowledgement_key(&lock(spool))).collect();
+        let key = |spool: &SharedSpool| {
+            let spool = lock(spool);
+            acknowledgement_key(spool.node, spool.epoch)
+        };
+        let keys: Vec<String> = spools.iter().map(key).collect();
         let acknowledged = self.link.acknowledged(&keys).await?;
         for (spool, sequence) in spools.iter().zip(acknowledged) {
             let (mut spool, now) = (lock(spool), Instant::now());
@@ -276,10 +281,6 @@ impl Shipper {
         let age_ms = oldest.map_or(0, |sealed_ms| unix_ms().saturating_sub(sealed_ms).max(0));
         usage.oldest_unacknowledged_age_seconds.set(age_ms / 1_000);
     }
-}
-
-fn acknowledgement_key(spool: &Spool) -> String {
-    format!("usage:ack:{}:{}", spool.node, spool.epoch)
 }
 
 /// Passes live batches on while Redis is there; ends when there will be no more.
