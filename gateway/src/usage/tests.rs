@@ -1,7 +1,9 @@
 //! The whole way against a real Redis on a unix socket: from a recorder to entries in the stream, through crashes, take-overs,
 //! a Redis that is away, and storage that is full. The control plane's part (counting and acknowledging) is played here.
 
+mod overdue;
 mod redis_server;
+mod stopped;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -535,4 +537,14 @@ async fn a_full_disk_loses_nothing_until_the_rings_are_full_and_then_counts_or_r
     let metrics = node.metrics.clone();
     drop(node);
     assert_eq!(metrics.usage.batches_sealed_total.get(), 0);
+}
+
+#[test]
+fn an_unfinished_epoch_that_cannot_be_removed_is_in_the_way_of_no_other() {
+    let dir = dir();
+    let unfinished = dir.path().join(format!(".new-{}", Uuid::now_v7()));
+    let Some(_disk) = small_disk(&unfinished, 1 << 20) else { return };
+    std::fs::write(unfinished.join("lock"), "").unwrap();
+    drop(epoch::EpochDir::create(dir.path(), Uuid::now_v7()).unwrap());
+    assert_eq!(epoch::EpochDir::ended(dir.path()).unwrap().len(), 1);
 }
