@@ -228,7 +228,8 @@ impl Entry {
             adopted.policy_revision = terms.origin.revision.max(adopted.policy_revision.saturating_add(1));
         }
         if adopted.policy_bits != terms.policy_bits() || adopted.fleet != terms.fleet {
-            state.syncer.change(self.place, terms.core_policy(adopted.policy_revision), terms.fleet);
+            let policy = terms.core_policy(adopted.policy_revision);
+            state.syncer.change(self.place, policy, terms.fleet, mono_ns(now));
         }
         if adopted.month != terms.month {
             state.syncer.set_month(self.place, terms.core_month(now));
