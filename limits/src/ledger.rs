@@ -185,6 +185,11 @@ impl Ledger {
         self.month.as_ref().and_then(Month::known_left)
     }
 
+    /// The month is used up, by Redis' count. A count that is lost, or was never heard, is not.
+    pub fn is_month_used_up(&self) -> bool {
+        self.month.as_ref().is_some_and(Month::is_used_up)
+    }
+
     /// Decides a request that the slot could not.
     pub(crate) fn decide_unknown(&mut self, reach: Reach, now_ns: u64) -> Unknown {
         if let Some(retry_ns) = self.month.as_ref().and_then(|month| month.refuses(now_ns)) {

@@ -33,6 +33,8 @@ pub(super) struct Entry {
     adopted: Mutex<Adopted>,
     /// What Redis said is left of the month, beside the tokens that are here.
     month_left: AtomicI64,
+    /// So little that there is nothing more before its end.
+    month_is_used_up: AtomicBool,
     /// Requests that wait for Redis' word.
     waiting: AtomicU32,
     /// Given up: the key has another entry, or none.
@@ -69,6 +71,7 @@ impl Entry {
                 month: terms.month,
             }),
             month_left: AtomicI64::new(MONTH_UNKNOWN),
+            month_is_used_up: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             closed: AtomicBool::new(false),
         })
@@ -101,6 +104,7 @@ impl Entry {
         let ledger = state.syncer.ledger(self.place).filter(|_| !self.is_closed());
         let left = ledger.and_then(Ledger::month_left);
         self.month_left.store(left.unwrap_or(MONTH_UNKNOWN), Ordering::Relaxed);
+        self.month_is_used_up.store(ledger.is_some_and(Ledger::is_month_used_up), Ordering::Relaxed);
     }
 
     /// Decides one request on what is at hand, in nanoseconds and without a lock. None: `check_slowly` has to.
@@ -197,8 +201,8 @@ impl Entry {
             (LimitKind::Rate, _) => answers.rate.remaining = 0,
             (LimitKind::Quota, Some(quota)) => {
                 quota.remaining = 0;
-                // A lost count may be back in a moment; a used-up month is used up until its end.
-                if self.month_left.load(Ordering::Relaxed) <= 0 {
+                // A lost count may be back in a moment.
+                if self.month_is_used_up.load(Ordering::Relaxed) {
                     retry_after_s = quota.reset_s.max(1);
                 }
             }

@@ -28,8 +28,13 @@ async fn a_gateway_that_begins_without_redis_soon_decides_alone() {
     redis.server.child().wait().unwrap();
     let node = Node::start(&redis).await;
     node.is_down().await;
-    let answer = node.ask(&terms(14, Policy { on_redis_down: OnRedisDown::Open, ..bucket(6_000, 100) })).await;
+    let open = terms(14, Policy { on_redis_down: OnRedisDown::Open, ..bucket(6_000, 100) });
+    let answer = node.ask(&open).await;
     assert!(node.decided(LimitOutcome::Share, &answer), "{answer:?}");
+    let monthly = Terms { key: 16, ..open.with_month(hard(1, 6, crate::clock::unix_ms() + 3_600_000)).fleet(3) };
+    assert_eq!(node.admitted_of(&monthly, 5).await, 2, "a third of a month of which nobody has heard");
+    let refusal = node.ask(&monthly).await.unwrap_err();
+    assert_eq!((refusal.kind, refusal.retry_after_s), (LimitKind::Quota, 1), "nobody knows that it is used up");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -189,6 +194,8 @@ async fn a_lost_count_is_asked_for_and_until_it_is_back_a_node_spends_its_part()
     let admitted = saturate(one, &terms, Duration::from_secs(1)).await.len();
     // A third of the month, and e = 166 at most, of which nothing is owed once Redis has answered.
     assert!((20..=20 + 166).contains(&admitted), "{admitted}");
+    let refusal = node.ask(&terms).await.unwrap_err();
+    assert_eq!((refusal.kind, refusal.retry_after_s), (LimitKind::Quota, 1), "the count may be back in a moment");
     let told: Vec<String> = redis.ask(redis::cmd("SMEMBERS").arg(format!("{PREFIX}:unseeded"))).await;
     assert_eq!(told, ["14:7"]);
     assert!(node.metrics.limits.unseeded_total.get() >= 1);
