@@ -198,7 +198,7 @@ impl Entry {
         let mut answers = self.answers(terms, Some(outcome), now);
         let mut retry_after_s = retry_after_s(retry_ns);
         match (kind, &mut answers.quota) {
-            (LimitKind::Rate, _) => answers.rate.remaining = 0,
+            (LimitKind::Rate, _) => (answers.rate.remaining, answers.rate.reset_s) = (0, retry_after_s),
             (LimitKind::Quota, Some(quota)) => {
                 quota.remaining = 0;
                 // A lost count may be back in a moment.
