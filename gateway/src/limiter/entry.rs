@@ -2,7 +2,7 @@
 //! comparison and one `Slot::take`; everything else goes through the lane's lock. Refuses to talk to Redis.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use limits::answer::{project, retry_after_s};
 use limits::ledger::{Ledger, Unknown};
@@ -15,6 +15,7 @@ use super::lane::{Lane, State};
 use super::terms::{Month, Origin, Terms, mono_ns};
 use super::{Checked, Pending};
 use crate::clock::Now;
+use crate::lock::lock;
 use crate::metrics::labels::LimitOutcome;
 
 /// Nothing was heard of the month yet.
@@ -180,7 +181,7 @@ impl Entry {
                     self.lane.call(self.place);
                 }
                 let outcome = match taken {
-                    Taken::Lease { .. } => LimitOutcome::Leased,
+                    Taken::Lease => LimitOutcome::Leased,
                     Taken::Overdraft => LimitOutcome::Overdraft,
                 };
                 Checked::Admitted(self.answers(terms, Some(outcome), now))
@@ -254,9 +255,4 @@ impl Adopted {
             || mine.revision < theirs.revision
             || (mine.revision == theirs.revision && period(self.month) < period(terms.month))
     }
-}
-
-/// A panic while it is held cannot leave half a state: plain values are written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

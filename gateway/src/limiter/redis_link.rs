@@ -4,7 +4,7 @@
 //! In a cluster each shard fails alone: whoever misses its answers puts the connection in doubt, and it is replaced only by one that
 //! has reached that shard.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use limits::script::{self, Call, Lane};
@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::clock::Backoff;
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::metrics::status::PartState;
 
@@ -207,6 +208,6 @@ impl RedisLink {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

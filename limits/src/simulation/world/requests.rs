@@ -74,7 +74,7 @@ impl World {
         self.oracle.longest_wait_ns = self.oracle.longest_wait_ns.max(now_ns - arrived_ns);
         let present = self.nodes[node].as_mut().unwrap();
         match taken {
-            Taken::Lease { .. } => self.oracle.spend(&mut present.purse, now_ns),
+            Taken::Lease => self.oracle.spend(&mut present.purse, now_ns),
             Taken::Overdraft => {
                 present.purse.incurred += 1;
                 if self.scenario.when_down == OnRedisDown::Closed || self.scenario.strict {
