@@ -167,11 +167,9 @@ impl RedisLink {
 
     /// Another line in place of the present one; but where that one is silent for some keys only, no other that is so as well.
     async fn renew(&self) -> Result<(), OpenFault> {
+        // Where a part of it may still answer, whoever has a line keeps it until there is another one.
+        let mut connection = self.connect().await?;
         let silent = self.lock().silent.take();
-        let mut connection = self.connect().await.inspect_err(|_| {
-            // Not even a part of it answers.
-            self.lock().line = None;
-        })?;
         if let Some(group) = silent
             && !self.reaches(&mut connection, group).await
         {
