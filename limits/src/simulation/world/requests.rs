@@ -23,7 +23,7 @@ impl World {
 
     /// Gives the key up and takes it on again, where that is allowed.
     pub(super) fn reopen(&mut self, node: usize) {
-        let (now_ns, policy, fleet) = (self.now_ns, self.scenario.policy(), self.scenario.fleet);
+        let (now_ns, policy, fleet) = (self.now_ns, self.policy, self.scenario.fleet);
         let present = self.nodes[node].as_mut().unwrap();
         let expired = present.syncer.ledger(present.place).unwrap().tally().expired;
         if present.waiting.is_empty() && present.syncer.give_up(present.place, now_ns + present.offset_ns) {
