@@ -18,4 +18,5 @@ mod exact;
 mod faults;
 mod load;
 mod scene;
+mod sentinel;
 mod verdict;

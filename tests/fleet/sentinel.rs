@@ -1,61 +1,47 @@
 //! A Redis, its replica and a Sentinel that watches the first through a proxy, so that a test can part it from the others while
 //! its clients still reach it: what they write then is lost when the replica takes over.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use servers::{Signal, die_with_parent, send};
+use servers::{LoopbackRedis, LoopbackRole};
 
-use super::fault_proxy::{FaultProxy, Flow, Target};
-use super::ports;
-use super::wait::eventually;
+use crate::harness::eventually;
+use crate::harness::fault_proxy::{FaultProxy, Flow, Target};
 
 const MASTER_NAME: &str = "limits";
 
 pub struct RedisWithSentinel {
-    pub master: SocketAddr,
-    pub replica: SocketAddr,
-    sentinel: SocketAddr,
+    pub master: LoopbackRedis,
+    pub replica: LoopbackRedis,
+    sentinel: LoopbackRedis,
     /// What replica and Sentinel take for the master.
     inner: FaultProxy,
-    /// Master, replica, Sentinel.
-    children: Vec<Child>,
 }
 
 impl RedisWithSentinel {
     pub async fn start(dir: &Path) -> RedisWithSentinel {
-        let (master, replica, sentinel) = (ports::free(), ports::free(), ports::free());
-        let inner = FaultProxy::start(Target::Tcp(master)).await;
-        let seen = inner.address;
-        let settings = format!(
-            "port {}\nsentinel monitor {MASTER_NAME} {} {} 1\nsentinel down-after-milliseconds {MASTER_NAME} 500\n\
-             sentinel failover-timeout {MASTER_NAME} 10000\n",
-            sentinel.port(),
-            seen.ip(),
-            seen.port()
-        );
-        let mut children = vec![spawn(dir, "master", &["--port", &master.port().to_string()])];
-        eventually("the master answers", || ping(master)).await;
-        let of = ["--port", &replica.port().to_string(), "--replicaof", "127.0.0.1", &seen.port().to_string()];
-        children.push(spawn(dir, "replica", &of));
+        let start = |name: &str, role| LoopbackRedis::start(&dir.join(name), role).unwrap();
+        let master = start("master", LoopbackRole::Alone);
+        let inner = FaultProxy::start(Target::Tcp(address(&master))).await;
+        let seen = inner.address.port();
+        let replica = start("replica", LoopbackRole::Replica { of: seen });
         eventually("the replica follows", || async {
-            info(replica, "replication").await.filter(|text| text.contains("master_link_status:up")).map(drop)
+            replication(&replica).await.filter(|text| text.contains("master_link_status:up")).map(drop)
         })
         .await;
-        let place = dir.join("sentinel");
-        std::fs::create_dir_all(&place).unwrap();
-        let file = place.join("sentinel.conf");
-        std::fs::write(&file, settings).unwrap();
-        children.push(spawn(dir, "sentinel", &[file.to_str().unwrap(), "--sentinel"]));
-        let known = format!("port={}", replica.port());
+        let lines = format!(
+            "sentinel monitor {MASTER_NAME} 127.0.0.1 {seen} 1\nsentinel down-after-milliseconds {MASTER_NAME} 500\n\
+             sentinel failover-timeout {MASTER_NAME} 10000"
+        );
+        let sentinel = start("sentinel", LoopbackRole::Sentinel { lines: &lines });
+        let port = replica.port().to_string();
         eventually("the Sentinel knows the replica", || async {
-            let replicas = ask(sentinel, &["SENTINEL", "REPLICAS", MASTER_NAME]).await?;
-            let text = format!("{replicas:?}");
-            (text.contains(&replica.port().to_string()) || text.contains(&known)).then_some(())
+            let known: Vec<Vec<String>> = ask(&sentinel, &["SENTINEL", "REPLICAS", MASTER_NAME]).await?;
+            known.iter().flatten().any(|word| *word == port).then_some(())
         })
         .await;
-        RedisWithSentinel { master, replica, sentinel, inner, children }
+        RedisWithSentinel { master, replica, sentinel, inner }
     }
 
     /// Parts the master from replica and Sentinel; its clients still reach it.
@@ -67,59 +53,29 @@ impl RedisWithSentinel {
     pub async fn wait_for_failover(&mut self) {
         let port = self.replica.port().to_string();
         eventually("the Sentinel makes the replica master", || async {
-            let address = ask(self.sentinel, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME]).await?;
-            let is_master = info(self.replica, "replication").await?.contains("role:master");
-            (is_master && format!("{address:?}").contains(&port)).then_some(())
+            let named = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME];
+            let (_, named): (String, String) = ask(&self.sentinel, &named).await?;
+            let is_master = replication(&self.replica).await?.contains("role:master");
+            (is_master && named == port).then_some(())
         })
         .await;
-        send(&self.children[0], Signal::KILL);
-        let _ = self.children[0].wait();
+        self.master.kill();
     }
 }
 
-impl Drop for RedisWithSentinel {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
+pub fn address(redis: &LoopbackRedis) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, redis.port()).into()
 }
 
-fn spawn(dir: &Path, name: &str, arguments: &[&str]) -> Child {
-    let place = dir.join(name);
-    std::fs::create_dir_all(&place).unwrap();
-    let log = std::fs::File::create(place.join("log")).unwrap();
-    let mut command = Command::new("redis-server");
-    command.args(arguments);
-    if name != "sentinel" {
-        command.args(["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]);
-    }
-    command.arg("--dir").arg(&place).args(["--bind", "127.0.0.1", "--daemonize", "no"]);
-    command.stdin(Stdio::null()).stdout(log).stderr(Stdio::null());
-    die_with_parent(&mut command, Signal::KILL);
-    command.spawn().unwrap()
-}
-
-async fn ping(address: SocketAddr) -> Option<()> {
-    ask(address, &["PING"]).await.map(drop)
-}
-
-async fn info(address: SocketAddr, section: &str) -> Option<String> {
-    match ask(address, &["INFO", section]).await? {
-        redis::Value::BulkString(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        redis::Value::VerbatimString { text, .. } => Some(text),
-        _ => None,
-    }
+async fn replication(redis: &LoopbackRedis) -> Option<String> {
+    ask(redis, &["INFO", "replication"]).await
 }
 
 /// The answer to one command over a connection of its own; `None` where nobody answers.
-pub async fn ask(address: SocketAddr, words: &[&str]) -> Option<redis::Value> {
-    let client = redis::Client::open(format!("redis://{address}")).unwrap();
+async fn ask<T: redis::FromRedisValue>(redis: &LoopbackRedis, words: &[&str]) -> Option<T> {
+    let client = redis::Client::open(redis.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-    let mut command = redis::Cmd::new();
-    for word in words {
-        command.arg(*word);
-    }
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
     command.query_async(&mut connection).await.ok()
 }

@@ -1,6 +1,5 @@
 //! A world: database, Redis, control planes, gateways and an upstream, all of one test's own.
 
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::fault_proxy::{FaultProxy, Target};
 use super::publisher::Publisher;
 use super::role::Role;
 use super::upstream::Upstream;
+use super::wait::eventually;
 use super::{ports, postgres};
 
 /// What a test wants other than one control plane and one gateway over a shared Postgres.
@@ -28,6 +28,9 @@ pub struct Setup {
     feed_link: bool,
 }
 
+/// As the settings of both roles have it.
+pub const USAGE_STREAM: &str = "apihub:usage";
+const USAGE_GROUP: &str = "control-plane";
 /// Of a small disk: some times what a gateway needs, as after a kill there are two epochs for a while.
 const SMALL_DISK_BYTES: u64 = 256 << 20;
 
@@ -250,12 +253,34 @@ impl World {
     }
 
     /// Redis forgets everything.
-    pub fn flush_redis(&self) {
-        let mut redis = std::os::unix::net::UnixStream::connect(self.redis.socket()).unwrap();
-        redis.write_all(b"FLUSHALL\r\n").unwrap();
-        let mut answer = [0; 5];
-        redis.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"+OK\r\n");
+    pub async fn flush_redis(&self) {
+        eventually("Redis forgets", || async { self.ask_redis::<()>(&["FLUSHALL"]).await.ok() }).await;
+    }
+
+    async fn ask_redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.redis.url())?;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut client.get_multiplexed_async_connection().await?).await
+    }
+
+    /// Whether no batch is on its way: the database has every one that was sealed, and the stream holds none, not even for a
+    /// consumer that was killed with it.
+    pub async fn is_usage_at_rest(&self) -> bool {
+        for gateway in &self.gateways {
+            let acknowledged = gateway.metric("gateway_usage_batches_acknowledged_total").await;
+            // At least: what it took over was sealed by others.
+            if acknowledged < gateway.metric("gateway_usage_batches_sealed_total").await
+                || gateway.metric("gateway_usage_unacknowledged_batches").await > 0.0
+            {
+                return false;
+            }
+        }
+        let pending: redis::RedisResult<Vec<redis::Value>> =
+            self.ask_redis(&["XPENDING", USAGE_STREAM, USAGE_GROUP]).await;
+        let length: redis::RedisResult<u64> = self.ask_redis(&["XLEN", USAGE_STREAM]).await;
+        // While the group is made anew in a Redis that has forgotten it, nobody knows.
+        length.is_ok_and(|length| length == 0) && pending.is_ok_and(|pending| pending[0] == redis::Value::Int(0))
     }
 
     /// One row of the database, as text.
@@ -298,6 +323,15 @@ impl Gateway {
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{')));
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until what it serves is on its disk.
+    pub async fn saved(&self) {
+        eventually("what is served is on the disk", || async {
+            let snapshot = &self.healthz().await["snapshot"];
+            (snapshot["saved_revision"] == snapshot["revision"]).then_some(())
+        })
+        .await;
     }
 
     pub async fn healthz(&self) -> serde_json::Value {

@@ -109,7 +109,7 @@ impl Chaos {
             Fault::KillRedis => world.redis.restart().unwrap(),
             // With it end its children.
             Fault::KillPostgres => world.postgres.as_mut().unwrap().restart().unwrap(),
-            Fault::FlushAll => world.flush_redis(),
+            Fault::FlushAll => world.flush_redis().await,
             Fault::FreezeControlPlane => self.freeze(world),
             Fault::DuplicateEntries => {
                 self.duplicating_from = Some(self.duplicator.copies());

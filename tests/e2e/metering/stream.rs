@@ -14,7 +14,8 @@ use snapshot::wire::UsageBatch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-const STREAM: &str = "apihub:usage";
+use crate::harness::USAGE_STREAM as STREAM;
+
 const BLOCK_MS: u64 = 100;
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
