@@ -152,7 +152,10 @@ impl Setup {
         let redis_of_consumers = self.redis_of_consumers.then(start_other);
         let redis_url = redis_of_consumers.as_ref().map_or(redis.url(), PrivateRedis::url);
         let secrets_of_consumers = Secrets { redis_url, ..secrets.clone() };
-        let small_disk = self.small_disk.then(|| mount_small_disk(&dir.path().join("gateway-0"))).flatten();
+        let small_disk = match self.small_disk {
+            true => SmallDisk::mount(&dir.path().join("gateway-0"), SMALL_DISK_BYTES).unwrap(),
+            false => None,
+        };
         let control_planes: Vec<ControlPlane> = (0..self.control_planes)
             .map(|index| start_control_plane(dir.path(), index, &secrets_of_consumers, &allow, addresses[0]))
             .collect();
@@ -410,12 +413,6 @@ fn start_gateway(
     let admin_url = format!("http://{admin}");
     let role = Role::start("gateway", path, secrets.clone(), format!("{admin_url}/readyz"));
     Gateway { role, url: format!("http://{http}"), https_url, admin_url, data_dir, name }
-}
-
-/// None: this user may not mount one; it is said why.
-fn mount_small_disk(path: &Path) -> Option<SmallDisk> {
-    let mounted = SmallDisk::mount(path, SMALL_DISK_BYTES);
-    mounted.inspect_err(|reason| eprintln!("no disk that can be filled, so no fault of a full one: {reason}")).ok()
 }
 
 fn write_certificate(dir: &Path) -> (PathBuf, PathBuf) {
