@@ -7,4 +7,4 @@ mod rows;
 
 pub(crate) use app::{Answer, App, Client, PASSWORD};
 pub(crate) use cluster::{empty_database, migrated_database};
-pub(crate) use rows::{calm_zone, run_sql, since_last_month, use_api};
+pub(crate) use rows::{calm_zone, run_sql, since_last_month, until_blocked, use_api};

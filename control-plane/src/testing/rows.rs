@@ -1,9 +1,16 @@
-//! Rows that only time or traffic would bring about: usage in the billing record, months that are over.
+//! Rows that only time or traffic would bring about: usage in the billing record, months that are over; and a look at who waits
+//! for whom.
+
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::App;
 use crate::api::fixture::Shop;
+use crate::store::Store;
+
+/// Beyond it nobody comes to wait any more.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Billable requests in the billing record: `count` more in the quarter of an hour that `at` (SQL) lies in, under the plan.
 pub(crate) async fn use_api(app: &App, subscription: Uuid, plan: Uuid, at: &str, count: i64) {
@@ -25,6 +32,18 @@ pub(crate) async fn use_api(app: &App, subscription: Uuid, plan: Uuid, at: &str,
 /// Statements for a state that only time would bring about.
 pub(crate) async fn run_sql(app: &App, sql: &str) {
     app.state.store.connection().await.unwrap().batch_execute(sql).await.unwrap();
+}
+
+/// Until so many sessions of the test's database wait for a lock that another one holds.
+pub(crate) async fn until_blocked(store: &Store, sessions: i64) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let client = store.connection().await.unwrap();
+    let seen = async {
+        while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) < sessions {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("somebody waits for the lock");
 }
 
 /// A time zone in which no month has begun within the last hours.
