@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::periods::EndedPeriod;
 use super::row::closed_text;
 use super::{After, StoreError, Transaction, Values};
 use crate::domain::period::BillingPeriod;
@@ -195,13 +196,20 @@ pub async fn list(
     rows.iter().map(SubscriptionRow::try_from).collect()
 }
 
-/// Begins, or begins again, in `period`.
+/// Begins, in `period`.
 pub async fn activate(tx: &Transaction<'_>, id: Uuid, period: &BillingPeriod) -> Result<(), StoreError> {
     let sql = "-- subscriptions.activate\n\
-        UPDATE subscriptions SET status = CASE WHEN past_due_since IS NULL THEN 'active' ELSE 'past_due' END, \
-            activated_at = coalesce(activated_at, billing_now_of_product(product_id)), period_start = $2, period_end = $3, period_id = $4 WHERE id = $1";
+        UPDATE subscriptions SET status = 'active', activated_at = billing_now_of_product(product_id), \
+            period_start = $2, period_end = $3, period_id = $4 WHERE id = $1";
     let values: Values<'_> = &[&id, &period.starts_at, &period.ends_at, &period.id];
     expect_one("subscriptions.activate", tx.execute_cached(sql, values).await?)
+}
+
+/// Ends a suspension; what is unpaid stays so. The period went on meanwhile.
+pub async fn resume(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
+    let sql = "-- subscriptions.resume\n\
+        UPDATE subscriptions SET status = CASE WHEN past_due_since IS NULL THEN 'active' ELSE 'past_due' END WHERE id = $1";
+    expect_one("subscriptions.resume", tx.execute_cached(sql, &[&id]).await?)
 }
 
 pub async fn suspend(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
@@ -276,6 +284,25 @@ pub async fn algorithm(tx: &Transaction<'_>, id: Uuid) -> Result<Algorithm, Stor
     let sql = "-- subscriptions.algorithm\n\
         SELECT l.algorithm FROM subscriptions s JOIN rate_limit_policies l ON l.plan_id = s.plan_id WHERE s.id = $1";
     closed_text(&tx.query_one_cached(sql, &[&id]).await?, "algorithm", Algorithm::parse)
+}
+
+impl SubscriptionRow {
+    /// What has to move into the month that runs, whether or not a job has come by: as `periods::lock_ended` finds it. `None` also
+    /// for one whose own end has come.
+    pub fn ended_period(&self) -> Option<EndedPeriod> {
+        let period_end = self.period_end.filter(|end| *end <= self.billing_now)?;
+        let is_over =
+            self.status == SubscriptionStatus::Cancelled || self.cancel_at.is_some_and(|at| at <= self.billing_now);
+        (!is_over).then_some(EndedPeriod {
+            id: self.id,
+            organization_id: self.organization_id,
+            period_id: self.period_id,
+            period_end,
+            plan: self.plan_id,
+            next_plan: self.next_plan_id,
+            publisher: self.publisher_organization_id,
+        })
+    }
 }
 
 fn expect_one(statement: &'static str, found: u64) -> Result<(), StoreError> {
