@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::api::fixture::{Shop, add_plan, ask_database, publish, since_last_month, subscribe, use_api};
 use crate::billing::{alerts, job};
 use crate::store::quota::{PeriodOf, used_in_periods};
-use crate::testing::{Answer, App, Client};
+use crate::testing::{Answer, App, Client, run_sql};
 
 const TERMS: &str = "[billing]\nfee_percent = \"10\"\nsimulation_clock = true\n";
 const LAST_MONTH: &str = "(SELECT min(usage_from) FROM billing_months)";
@@ -261,6 +261,31 @@ async fn a_budget_and_a_quota_warn_at_85_and_100_per_cent_once_each() {
     shop.consumer.delete(&path).await.expect_problem(404, "not_found");
     let budgets = shop.consumer.get(&format!("/v1/organizations/{consumer}/budgets")).await;
     assert_eq!(budgets.expect(StatusCode::OK).json["data"], json!([]));
+}
+
+#[tokio::test]
+async fn a_quota_warns_of_what_gateways_enforce_in_a_part_of_a_period_too() {
+    let app = App::start().await;
+    let shop = Shop::with_plan(&app, json!({"included_requests": 1_000, "quota_mode": "hard"})).await;
+    // Bought when nine tenths of the period were over: a tenth of the requests, a hundred.
+    run_sql(
+        &app,
+        "UPDATE subscriptions SET period_start = now() - interval '9 days', period_end = now() + interval '1 day';
+         UPDATE subscription_terms SET starts_at = now()",
+    )
+    .await;
+    let percents = async || -> Vec<Value> {
+        alerts::run(&app.state.store).await.unwrap();
+        let told = events(&shop.consumer, shop.consumer_organization, "alert.quota").await;
+        told.iter().map(|event| event["details"]["percent"].clone()).collect()
+    };
+    // What failed by our own making is not taken off the quota, however the bill calls it.
+    use_api(&app, shop.subscription, shop.plan, "now()", 100).await;
+    run_sql(&app, "UPDATE usage_quarter_hours SET failed_count = 20").await;
+    assert_eq!(percents().await, Vec::<Value>::new(), "80 of 100");
+    // What was admitted is, also where the bill does not count it.
+    run_sql(&app, "UPDATE usage_quarter_hours SET failed_count = 0, billable_count = 0").await;
+    assert_eq!(percents().await, [json!("85"), json!("100")]);
 }
 
 #[tokio::test]
