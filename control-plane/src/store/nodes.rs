@@ -285,10 +285,7 @@ pub async fn lock_node(tx: &Transaction<'_>, id: Uuid) -> Result<Option<NodeRow>
 /// An operator's word: `active`, `drained` or `removed`.
 pub async fn set_state(tx: &Transaction<'_>, id: Uuid, state: &str) -> Result<(), StoreError> {
     let sql = "-- set_node_state\nUPDATE nodes SET state = $2 WHERE id = $1";
-    match tx.execute_cached(sql, &[&id, &state]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "set_node_state", found }),
-    }
+    StoreError::expect_one("set_node_state", tx.execute_cached(sql, &[&id, &state]).await?)
 }
 
 fn node(row: &Row) -> Result<NodeRow, StoreError> {

@@ -131,7 +131,7 @@ pub async fn insert(tx: &Transaction<'_>, new: &NewSubscription<'_>) -> Result<(
         &new.period.map_or(0, |period| period.id),
         &new.note,
     ];
-    expect_one("subscriptions.insert", tx.execute_cached(sql, values).await?)
+    StoreError::expect_one("subscriptions.insert", tx.execute_cached(sql, values).await?)
 }
 
 /// `organization` is either party; anybody else finds nothing.
@@ -165,7 +165,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<SubscriptionRow>, StoreError> {
     let status = filter.status.map(SubscriptionStatus::as_str);
-    let (created_at, after_id) = (after.map(|after| after.created_at), after.map(|after| after.id));
+    let (created_at, after_id) = After::split(after);
     let rows = match side {
         Side::Consumer { organization } => {
             let sql = concat!(
@@ -202,26 +202,26 @@ pub async fn activate(tx: &Transaction<'_>, id: Uuid, period: &BillingPeriod) ->
         UPDATE subscriptions SET status = 'active', activated_at = billing_now_of_product(product_id), \
             period_start = $2, period_end = $3, period_id = $4 WHERE id = $1";
     let values: Values<'_> = &[&id, &period.starts_at, &period.ends_at, &period.id];
-    expect_one("subscriptions.activate", tx.execute_cached(sql, values).await?)
+    StoreError::expect_one("subscriptions.activate", tx.execute_cached(sql, values).await?)
 }
 
 /// Ends a suspension; what is unpaid stays so. The period went on meanwhile.
 pub async fn resume(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- subscriptions.resume\n\
         UPDATE subscriptions SET status = CASE WHEN past_due_since IS NULL THEN 'active' ELSE 'past_due' END WHERE id = $1";
-    expect_one("subscriptions.resume", tx.execute_cached(sql, &[&id]).await?)
+    StoreError::expect_one("subscriptions.resume", tx.execute_cached(sql, &[&id]).await?)
 }
 
 pub async fn suspend(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- subscriptions.suspend\nUPDATE subscriptions SET status = 'suspended' WHERE id = $1";
-    expect_one("subscriptions.suspend", tx.execute_cached(sql, &[&id]).await?)
+    StoreError::expect_one("subscriptions.suspend", tx.execute_cached(sql, &[&id]).await?)
 }
 
 pub async fn cancel_now(tx: &Transaction<'_>, id: Uuid, by: Party) -> Result<(), StoreError> {
     let sql = "-- subscriptions.cancel_now\n\
         UPDATE subscriptions SET status = 'cancelled', cancelled_at = billing_now_of_product(product_id), cancel_at = NULL, cancelled_by = $2, \
             next_plan_id = NULL WHERE id = $1";
-    expect_one("subscriptions.cancel_now", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
+    StoreError::expect_one("subscriptions.cancel_now", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
 }
 
 /// Where both sides cancel it stays the publisher's, so that the consumer cannot take it back.
@@ -230,14 +230,14 @@ pub async fn cancel_at_period_end(tx: &Transaction<'_>, id: Uuid, by: Party) -> 
         UPDATE subscriptions SET cancel_at = period_end, \
             cancelled_by = CASE WHEN cancel_at IS NOT NULL AND cancelled_by = 'publisher' THEN cancelled_by ELSE $2 END \
         WHERE id = $1 AND period_end IS NOT NULL";
-    expect_one("subscriptions.cancel_at_period_end", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
+    StoreError::expect_one("subscriptions.cancel_at_period_end", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
 }
 
 /// Takes a cancellation back that has not happened yet.
 pub async fn keep(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- subscriptions.keep\nUPDATE subscriptions SET cancel_at = NULL, cancelled_by = NULL \
         WHERE id = $1 AND cancel_at > billing_now_of_product(product_id)";
-    expect_one("subscriptions.keep", tx.execute_cached(sql, &[&id]).await?)
+    StoreError::expect_one("subscriptions.keep", tx.execute_cached(sql, &[&id]).await?)
 }
 
 /// A subscription whose wanted end has passed is over, whether or not a job has said so yet. Returns whose row moved.
@@ -253,7 +253,7 @@ pub async fn end_elapsed(tx: &Transaction<'_>, organization: Uuid, product: Uuid
 /// A dearer plan takes effect at once, and nothing waits any more.
 pub async fn change_plan(tx: &Transaction<'_>, id: Uuid, plan: Uuid) -> Result<(), StoreError> {
     let sql = "-- subscriptions.change_plan\nUPDATE subscriptions SET plan_id = $2, next_plan_id = NULL WHERE id = $1";
-    expect_one("subscriptions.change_plan", tx.execute_cached(sql, &[&id, &plan]).await?)
+    StoreError::expect_one("subscriptions.change_plan", tx.execute_cached(sql, &[&id, &plan]).await?)
 }
 
 /// A window knows no burst of its own: an override that was made for a bucket ends with it.
@@ -268,7 +268,7 @@ pub async fn drop_unsuited_override(tx: &Transaction<'_>, id: Uuid) -> Result<()
 /// A cheaper plan waits for the period's end; `None` takes a waiting one back.
 pub async fn plan_next(tx: &Transaction<'_>, id: Uuid, plan: Option<Uuid>) -> Result<(), StoreError> {
     let sql = "-- subscriptions.plan_next\nUPDATE subscriptions SET next_plan_id = $2 WHERE id = $1";
-    expect_one("subscriptions.plan_next", tx.execute_cached(sql, &[&id, &plan]).await?)
+    StoreError::expect_one("subscriptions.plan_next", tx.execute_cached(sql, &[&id, &plan]).await?)
 }
 
 pub async fn set_override(tx: &Transaction<'_>, id: Uuid, rate: Option<RateAndBurst>) -> Result<(), StoreError> {
@@ -276,7 +276,7 @@ pub async fn set_override(tx: &Transaction<'_>, id: Uuid, rate: Option<RateAndBu
         UPDATE subscriptions SET override_requests_per_minute = $2, override_burst_limit = $3 WHERE id = $1";
     let values: Values<'_> =
         &[&id, &rate.map(|rate| rate.requests_per_minute.get()), &rate.map(|rate| rate.burst_limit.get())];
-    expect_one("subscriptions.set_override", tx.execute_cached(sql, values).await?)
+    StoreError::expect_one("subscriptions.set_override", tx.execute_cached(sql, values).await?)
 }
 
 /// How the subscription's plan counts; an override must suit it.
@@ -303,10 +303,6 @@ impl SubscriptionRow {
             publisher: self.publisher_organization_id,
         })
     }
-}
-
-fn expect_one(statement: &'static str, found: u64) -> Result<(), StoreError> {
-    if found == 1 { Ok(()) } else { Err(StoreError::RowCount { statement, found }) }
 }
 
 impl TryFrom<&Row> for SubscriptionRow {
