@@ -46,7 +46,7 @@ pub(super) const USED: &str = "
                   AND m.subscription_meter_id = b.meter_id
                   AND (NOT b.is_limited OR l.id IS NULL OR l.included_requests IS NOT NULL)) AS live,
             coalesce(sum(y.used) FILTER (WHERE y.environment = 'test'), 0) AS test
-        FROM (SELECT x.used, k.environment FROM (
+        FROM (SELECT x.used, (SELECT k.environment FROM api_keys k WHERE k.meter_id = x.key_meter_id) AS environment FROM (
                 SELECT r.key_meter_id, r.plan_meter_id, sum(r.admitted_count - r.failed_count) AS used FROM usage_quarter_hours r
                 WHERE r.subscription_meter_id = b.meter_id AND r.quarter_hour >= b.starts_at
                   AND r.quarter_hour < least(q0.first_hour, b.ends_at) GROUP BY 1, 2
@@ -65,7 +65,7 @@ pub(super) const USED: &str = "
                 SELECT r.key_meter_id, r.plan_meter_id, sum(r.admitted_count - r.failed_count) FROM usage_quarter_hours r
                 WHERE r.subscription_meter_id = b.meter_id AND r.quarter_hour >= q1.last_hour
                   AND r.quarter_hour < b.ends_at GROUP BY 1, 2
-            ) x JOIN api_keys k ON k.meter_id = x.key_meter_id LEFT JOIN plans l ON l.meter_id = x.plan_meter_id
+            ) x LEFT JOIN plans l ON l.meter_id = x.plan_meter_id
             WHERE NOT b.is_limited OR l.id IS NULL OR l.included_requests IS NOT NULL
         ) y
     ) u";
