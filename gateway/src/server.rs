@@ -2,6 +2,7 @@
 //! to start half: what the settings name must be there, and every address must be free.
 
 mod background;
+mod door;
 mod edge;
 mod gate;
 mod guard;
@@ -37,9 +38,9 @@ use crate::settings::Settings;
 use crate::upstream::{SystemLookup, Upstreams, keep_resolved};
 use crate::usage::{self, UsageSettings};
 use background::Tasks;
+use door::Door;
 use edge::Edge;
 use gate::Gated;
-use guard::ConnectionGuard;
 use stop::{Background, StopSignals, leave_early};
 use tls::Certificate;
 
@@ -158,7 +159,7 @@ impl Parts {
         let names = gate::Names { upstreams: named, live: live.clone() };
         let edge = Edge {
             proxy: Arc::new(http_proxy(&server.configuration, gateway)),
-            guard: ConnectionGuard::new(&settings.limits),
+            door: Arc::new(Door::new(settings, metrics.clone())),
             live,
             metrics: metrics.clone(),
             client: settings.client.clone(),
@@ -178,7 +179,9 @@ fn client_service(
     edge: Edge,
     certificate: Option<Arc<Certificate>>,
 ) -> anyhow::Result<Service<Edge>> {
+    let door = edge.door.clone();
     let mut service = Service::new("clients".to_owned(), edge);
+    service.endpoints().set_pre_tls_callback(door);
     service.add_tcp(&settings.listen.http.to_string());
     if let (Some(https), Some(certificate)) = (&settings.listen.https, certificate) {
         service.add_tls_with_settings(&https.address.to_string(), None, tls::listener(certificate)?);

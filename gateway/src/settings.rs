@@ -102,7 +102,7 @@ pub struct Upstream {
 #[derive(Clone, Debug)]
 pub struct Client {
     pub trusted_proxies: Vec<IpNet>,
-    /// For a whole request header, however its bytes are spread.
+    /// For a whole request header, however its bytes are spread, and for the first byte of a TLS handshake.
     pub header_timeout: Duration,
     /// Between two requests of one connection.
     pub keepalive_timeout: Duration,

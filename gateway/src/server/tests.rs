@@ -4,6 +4,7 @@
 mod attacks;
 mod caps;
 mod counted;
+mod door;
 mod harness;
 mod kept;
 mod proxying;
