@@ -80,6 +80,17 @@ fn only_what_is_idempotent_is_sent_again_and_only_as_often_as_allowed() {
 }
 
 #[test]
+fn nothing_is_sent_again_when_its_total_time_is_over() {
+    let silent = TestUpstream::speaking(|_| true);
+    let change = |endpoint: &mut snapshot::wire::Endpoint| (endpoint.retries, endpoint.total_timeout_ms) = (3, 200);
+    let gateway = TestGateway::with(silent.address, |_| {}, change);
+    assert_eq!(gateway.get("/acme/p1/x").status(), 504);
+    let shown = String::from_utf8(gateway.metrics.render().unwrap()).unwrap();
+    assert!(shown.contains("gateway_upstream_retries_total 0"), "{shown}");
+    assert_eq!(silent.heads.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn a_kept_connection_that_was_closed_meanwhile_does_not_fail_a_request() {
     static ANSWERED: AtomicUsize = AtomicUsize::new(0);
     // Each connection answers once and closes at its second request.
