@@ -65,7 +65,7 @@ impl PreTlsProcess for Door {
     }
 }
 
-/// Whether the client gave its connection up while it waited to be accepted. One that has only finished sending has not.
+/// Whether the client gave its connection up while it waited to be accepted. One that has only finished sending has not, yet.
 fn was_reset(socket: &SocketDigest) -> bool {
     socket.tcp_info().is_some_and(|info| info.tcpi_state == TCP_CLOSED)
 }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_has_only_finished_sending_is_served() {
+    fn a_client_that_has_only_finished_sending_is_let_in() {
         let (client, mut accepted, digest) = pair();
         client.shutdown(Shutdown::Write).unwrap();
         let mut request = String::new();

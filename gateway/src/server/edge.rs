@@ -66,6 +66,8 @@ impl Edge {
         let is_stopping = *shutdown.borrow();
         session.set_keepalive((!is_stopping).then_some(KEPT_ALIVE));
         session.set_keepalive_reuses_remaining(Some(self.client.requests_per_connection_max));
+        // Holds for its successors too, which begin with what was read too much.
+        session.set_pipelining_enabled(true);
         let mut is_first = true;
         let mut ticker = Ticker::new(self.watch_rules());
         while let Some((stream, settings)) =

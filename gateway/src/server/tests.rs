@@ -7,5 +7,6 @@ mod counted;
 mod door;
 mod harness;
 mod kept;
+mod pipelined;
 mod proxying;
 mod upstreams;
