@@ -214,7 +214,8 @@ fn server_conf(settings: &Settings, data_dir: &Path, upgrade_socket: String) -> 
         threads: settings.threads,
         // One accepting task for each thread, so that a burst of connections does not queue behind one.
         listener_tasks_per_fd: settings.threads.clamp(1, 8),
-        upstream_keepalive_pool_size: settings.upstream.connections_kept,
+        // The framework multiplies it by the threads, though its pool is one for all.
+        upstream_keepalive_pool_size: settings.upstream.connections_kept.div_ceil(settings.threads.max(1)),
         max_retries: ATTEMPTS_MAX,
         ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
         upgrade_sock: upgrade_socket,
