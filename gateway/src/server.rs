@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::proxy::{ATTEMPTS_MAX, Book, Gateway};
 use crate::settings::Settings;
 use crate::upstream::{SystemLookup, Upstreams, keep_resolved};
-use crate::usage::{self, UsageSettings};
+use crate::usage::{self, UsageRecorder, UsageSettings};
 use background::Tasks;
 use door::Door;
 use edge::Edge;
@@ -108,13 +108,13 @@ impl Parts {
         Ok(Parts { identity, metrics, live, disk, limiter, driver, upstreams, feed, is_leaving: Arc::default() })
     }
 
-    /// Adds all services to the server.
+    /// Adds all services to the server; answers with where they record usage.
     fn start(
         self,
         settings: &Settings,
         certificate: Option<Arc<Certificate>>,
         mut tasks: Tasks<'_>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<UsageRecorder> {
         let Parts { identity, metrics, live, disk, limiter, driver, upstreams, feed, is_leaving } = self;
         let usage_settings = UsageSettings {
             redis_url: settings.usage.redis_url.clone(),
@@ -138,7 +138,7 @@ impl Parts {
         }
 
         let named = upstreams.clone();
-        let book = Book { metrics: metrics.clone(), usage: recorder, access: settings.log.access };
+        let book = Book { metrics: metrics.clone(), usage: recorder.clone(), access: settings.log.access };
         let caps = Caps {
             requests_in_flight_max: settings.limits.requests_per_product_max,
             upstream_connections_max: settings.upstream.connections_per_product_max,
@@ -170,7 +170,7 @@ impl Parts {
         let mut admin = admin::service(&settings.admin.listen.to_string(), metrics, identity);
         admin.threads = Some(1);
         server.add_service(admin);
-        Ok(())
+        Ok(recorder)
     }
 }
 

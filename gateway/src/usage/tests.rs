@@ -81,7 +81,7 @@ impl Node {
     }
 }
 
-pub(super) fn record(key: u64, verdict: Verdict) -> Record {
+pub(crate) fn record(key: u64, verdict: Verdict) -> Record {
     Record {
         at_ms: crate::clock::unix_ms(),
         request_id: Uuid::from_u128(u128::from(key)),
