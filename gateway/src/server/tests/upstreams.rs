@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::harness::{TestGateway, TestUpstream, free_address};
+use super::harness::{TestGateway, TestUpstream, eventually, free_address};
 
 #[test]
 fn what_is_no_answer_is_502_and_says_what_kind() {
@@ -58,6 +58,9 @@ fn a_forbidden_upstream_is_never_connected_to() {
     assert_eq!((got.status(), got.header("x-gateway-error")), (503, Some("no_healthy_upstream")), "{got:?}");
     assert_eq!(got.header("retry-after"), Some("1"));
     assert!(listener.accept().is_err(), "the guard let a connection through");
+    eventually("it is over", || gateway.metrics.http_requests_in_flight.get() == 0);
+    let shown = String::from_utf8(gateway.metrics.render().unwrap()).unwrap();
+    assert!(shown.contains("gateway_http_upstream_duration_seconds_count 0"), "time of an upstream that never was");
 }
 
 #[test]
