@@ -161,11 +161,16 @@ fn outcome(ctx: &Context, ending: Ending) -> Outcome {
         // However a tunnel ends, it was one.
         _ if ctx.status == SWITCHED => answered(Verdict::Proxied, FailedBy::Nobody),
         Ending::ClientGone => gone,
+        // What the client has seen stays the status.
+        Ending::Cut(cut) if ctx.status > 0 => match (&ctx.rejection, cut) {
+            (Some(rejection), _) => own(rejection),
+            (None, Cut::TotalTime) => answered(Verdict::UpstreamError, FailedBy::Upstream),
+            // It could have had the rest: as one that left, or dripping would be a way not to pay.
+            (None, Cut::BodyTooSlow) => answered(Verdict::ClientGone, FailedBy::Client),
+            (None, Cut::HeaderDeadline | Cut::Revoked) => answered(Verdict::Proxied, FailedBy::Nobody),
+        },
         Ending::Cut(Cut::BodyTooSlow) => own(&Rejection::RequestTimeout),
         Ending::Cut(Cut::TotalTime) => own(&Rejection::UpstreamTimeout),
-        Ending::Cut(Cut::HeaderDeadline | Cut::Revoked) if ctx.status > 0 => {
-            answered(Verdict::Proxied, FailedBy::Nobody)
-        }
         // Nobody was answered, and it was not the client who ended it: as its next request will be told.
         Ending::Cut(Cut::Revoked) => own(&Rejection::InvalidKey),
         Ending::Cut(Cut::HeaderDeadline) => gone,

@@ -132,6 +132,25 @@ fn a_body_cut_short_is_never_shown_as_complete() {
 }
 
 #[test]
+fn an_answer_that_drips_beyond_its_total_time_is_cut_and_keeps_the_status_that_its_client_saw() {
+    let upstream = TestUpstream::speaking(|stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n");
+        while stream.write_all(b"drop").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    });
+    let gateway = TestGateway::with(upstream.address, |_| {}, |endpoint| endpoint.total_timeout_ms = 100);
+    let mut client = gateway.connect();
+    client.send(&gateway.head("GET", "/acme/p1/x", ""));
+    assert!(client.everything().starts_with("HTTP/1.1 200 "));
+    let told = "gateway_http_requests_total{code=\"200\",method=\"GET\",verdict=\"proxied\"} 1";
+    eventually("it is one event of status 200", || {
+        String::from_utf8(gateway.metrics.render().unwrap()).unwrap().lines().any(|line| line == told)
+    });
+}
+
+#[test]
 fn no_consumer_can_have_an_upstream_ejected_by_being_slow_or_by_asking_for_what_is_slow() {
     for (method, more) in [("POST", "Content-Length: 10\r\n"), ("GET", "")] {
         let silent = AtomicUsize::new(5);
