@@ -120,7 +120,7 @@ impl Gateway {
         let is_announced = session.req_header().headers.contains_key(CONTENT_LENGTH);
         let has_body = !ctx.is_upgrade && !session.is_body_empty();
         if has_body && !may_be_silent(ctx.is_http2, is_announced, total_ms) {
-            ctx.lifeline.body_begins();
+            ctx.lifeline.body_begins(self.upstreams.write_timeout(&admitted.known.endpoint));
         }
         // A client may stream for ever before its upstream says a word.
         if has_body && !is_announced {
