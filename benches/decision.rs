@@ -4,6 +4,8 @@
 
 #[path = "shared/catalog.rs"]
 mod catalog;
+#[path = "shared/fleet.rs"]
+mod fleet;
 #[path = "shared/scene.rs"]
 mod scene;
 
@@ -15,7 +17,7 @@ use gateway::clock::Now;
 use scene::{Kind, Scene};
 
 const SMALL: Size = Size { keys: 10_000, products: 1_000, endpoints: 1 };
-/// What a laptop's memory holds; `benches/load/run --sizes` goes further.
+/// What a laptop's memory holds; `benches/load/run sizes` goes further.
 const LARGE: Size = Size { keys: 1_000_000, products: 1_000, endpoints: 100 };
 
 fn decisions(criterion: &mut Criterion) {

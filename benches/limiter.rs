@@ -1,10 +1,16 @@
-//! Taking one request from a subscription's limit, counted in memory: one subscription that everybody uses, and many in turn.
+//! Taking one request from a subscription's limit: of a gateway that counts alone, and of one that leases from Redis with others;
+//! one subscription that everybody uses, and many in turn.
 #![allow(clippy::unwrap_used)] // A program for benchmarks alone.
+
+#[path = "shared/fleet.rs"]
+mod fleet;
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use fleet::Fleet;
 use gateway::clock::Now;
 use gateway::limiter::{Lane, Limiter, Terms};
 use snapshot::record::{Algorithm, OnRedisDown, Policy, Subscription, SubscriptionStatus};
@@ -32,17 +38,17 @@ fn policy(algorithm: Algorithm) -> Policy {
     Policy { algorithm, per_minute: rate, burst: rate, on_redis_down: OnRedisDown::FairShare, strict: false }
 }
 
-fn take(criterion: &mut Criterion) {
+fn measure(criterion: &mut Criterion, which: &str, limiter: impl Fn() -> Arc<Limiter>) {
     let now = Now::read();
     let subscriptions: Vec<Subscription> = (1..=MANY).map(subscription).collect();
-    let mut group = criterion.benchmark_group("take");
+    let mut group = criterion.benchmark_group(which);
     for (name, algorithm) in [
         ("token bucket", Algorithm::TokenBucket),
         ("sliding window", Algorithm::SlidingWindow),
         ("fixed window", Algorithm::FixedWindow),
     ] {
         for (who, count) in [("one subscription", 1), ("100k subscriptions", subscriptions.len())] {
-            let (limiter, mut turn) = (Limiter::alone(), 0usize);
+            let (limiter, mut turn) = (limiter(), 0usize);
             let mut check = || {
                 turn = (turn + 1) % count;
                 let subscription = subscriptions.get(turn).unwrap();
@@ -56,5 +62,14 @@ fn take(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, take);
+fn alone(criterion: &mut Criterion) {
+    measure(criterion, "alone", || Arc::new(Limiter::alone()));
+}
+
+fn leased(criterion: &mut Criterion) {
+    let fleet = Fleet::start();
+    measure(criterion, "leased", || Arc::clone(&fleet.limiter));
+}
+
+criterion_group!(benches, alone, leased);
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! House rules that run: sizes of files and functions, opening sentences, forbidden edges, documented settings and codes.
+//! House rules that run: sizes of files and functions, opening sentences, forbidden edges, documented codes.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // A test crate: a failed expectation is the failed test.
 
 use std::fs;

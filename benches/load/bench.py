@@ -30,6 +30,14 @@ class Stage:
         self.bare_program = self.bare_program or TARGET / "bare" / folder / "bare-pingora"
         self.temporary = tempfile.TemporaryDirectory(prefix="apihub-bench-")
         self.folder = pathlib.Path(self.temporary.name)
+        redis = self.folder / "redis.sock"
+        self.start(["redis-server", "--port", "0", "--unixsocket", redis, "--save", "", "--dir", self.folder], LOAD_CORE)
+        # Limits are leased from it and usage is sent to it, as in production.
+        os.environ["REDIS_URL"] = f"redis+unix://{redis}"
+        deadline = time.time() + 10
+        while not redis.exists():
+            assert time.time() < deadline, "redis-server does not start"
+            time.sleep(0.01)
         return self
 
     def __exit__(self, *_):
@@ -153,24 +161,32 @@ def sender(folder, keys, name="keys"):
     listed = ",".join(f'"{key}"' for key in keys)
     path.write_text("""local keys, at, threads = {%s}, 0, {}
 setup = function(thread) table.insert(threads, thread) end
-init = function() seen = "" counts = {} end
+init = function() counts = {} end
 request = function()
   at = at %% #keys + 1
   return wrk.format('GET', nil, { Authorization = 'Bearer ' .. keys[at] })
 end
-response = function(status)
-  if not counts[status] then counts[status] = true; seen = seen .. status .. ' ' end
+response = function(status) counts[status] = (counts[status] or 0) + 1 end
+done = function()
+  for _, thread in ipairs(threads) do
+    for status, count in pairs(thread:get('counts')) do print('answered ' .. status .. ': ' .. count) end
+  end
 end
-done = function() for _, thread in ipairs(threads) do print('statuses: ' .. thread:get('seen')) end end
 """ % listed)
     return path
+
+
+def excused(status):
+    """Answers with another status: a plan that is used up admits its one request a minute."""
+    return 2 if status == 429 else 0
 
 
 def load(url, script, seconds, status=200, connections=32):
     """As much as goes through. Requests done, and the median latency in microseconds. Every answer must have the status."""
     out = subprocess.run(["taskset", "-c", LOAD_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency",
                           "-s", str(script), url], check=True, capture_output=True, text=True).stdout
-    if re.search(r"statuses: (.*)", out)[1].split() != [str(status)] or "Socket errors" in out:
+    answered = {int(status): int(count) for status, count in re.findall(r"answered (\d+): (\d+)", out)}
+    if not answered.get(status) or sum(answered.values()) - answered[status] > excused(status) or "Socket errors" in out:
         sys.exit(f"{url}: not every answer was a {status}\n{out}")
     p50 = re.search(r"50%\s+([\d.]+)(us|ms|s)", out)
     return int(re.search(r"(\d+) requests in", out)[1]), float(p50[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[p50[2]]
@@ -197,6 +213,7 @@ class Counter:
         self.out = stage.folder / f"callgrind.{name}"
         self.process = subprocess.Popen(["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={self.out}",
                                          *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stage.running.append(self.process)
         self.dumps = 0
         wait_for(url, key)
         self.control("-i", "on")
@@ -219,7 +236,7 @@ class Counter:
 
     def a_request(self, url, key, status=200, count=2000):
         """User instructions of one request, the loops of an idle program taken off."""
-        ask_again(url, key, status, 500)
+        warm(url, key, status)
         self.dump()
         ask_again(url, key, status, count)
         return self.dump() / count
@@ -229,17 +246,27 @@ class Counter:
         self.process.wait()
 
 
+def warm(url, key, status, count=500):
+    """Until so many in a row are answered: under a counter a process is so slow that Redis may count as away at first."""
+    for _ in range(10):
+        with contextlib.suppress(AssertionError):
+            return ask_again(url, key, status, count)
+        time.sleep(1)
+    ask_again(url, key, status, count)
+
+
 def ask_again(url, key, status, count):
     """On one connection."""
     host, port = url.split("/")[2].split(":")
     path = "/" + url.split("/", 3)[3]
     request = f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
     with socket.create_connection((host, int(port))) as connection:
-        reader = connection.makefile("rb")
+        reader, others = connection.makefile("rb"), 0
         for _ in range(count):
             connection.sendall(request)
             line, length = reader.readline(), 0
-            assert f" {status} ".encode() in line, line
+            others += f" {status} ".encode() not in line
+            assert others <= excused(status), line
             while (line := reader.readline()) != b"\r\n":
                 if line.lower().startswith(b"content-length:"):
                     length = int(line.split(b":")[1])

@@ -1,25 +1,29 @@
-//! The gateway's own decision on a table: a snapshot, a limiter and request heads of each kind of answer. No socket and no proxy.
+//! The gateway's own decision on a table: a snapshot, the limiter of a fleet and request heads of each kind of answer. No client's
+//! socket and no proxy.
 #![allow(dead_code)] // Each program uses a part of it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gateway::clock::Now;
 use gateway::decide::{Decision, EdgeRules, Rejected, RequestHead, decide};
-use gateway::limiter::Limiter;
 use gateway::live::Snapshot;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use snapshot::token::Token;
 use uuid::Uuid;
 
 use super::catalog::{Opens, PATH, Size, records};
+use super::fleet::Fleet;
 
 /// Keys that requests are sent with, in turn: more than any cache of a processor makes free.
 const KEYS_KEPT: u64 = 10_000;
+/// Redis says that a plan is used up long before.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Scene {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) limiter: Limiter,
+    pub(crate) fleet: Fleet,
     rules: EdgeRules,
     /// With a key that is served each, spread over all there are.
     served: Vec<HeaderMap>,
@@ -54,7 +58,7 @@ impl Scene {
         assert!(refusals.is_empty(), "{refusals:?}");
         let scene = Scene {
             snapshot: Arc::new(snapshot),
-            limiter: Limiter::alone(),
+            fleet: Fleet::start(),
             rules: EdgeRules::default(),
             served: kept,
             spent: headers(Some(&last)),
@@ -69,7 +73,11 @@ impl Scene {
     fn warm(&self) {
         let now = Now::read();
         (0..self.served.len()).for_each(|turn| drop(self.decide(Kind::Admitted, turn, now)));
-        drop(self.ask(PATH, &self.spent, now));
+        let began = Instant::now();
+        while status(&self.ask(PATH, &self.spent, Now::read())) != 429 {
+            assert!(began.elapsed() < PATIENCE, "a plan for one request a minute is never used up");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         for kind in [Kind::Admitted, Kind::UnknownKey, Kind::MissingKey, Kind::NoRoute, Kind::RateLimited] {
             assert_eq!(status(&self.decide(kind, 0, now)), expected(kind));
         }
@@ -89,7 +97,7 @@ impl Scene {
     fn ask(&self, path: &str, headers: &HeaderMap, now: Now) -> Result<Decision, Box<Rejected>> {
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let head = RequestHead::read(&Method::GET, Version::HTTP_11, path.as_bytes(), None, headers, peer)?;
-        decide(&head, &self.snapshot, &self.limiter, now, &self.rules)
+        decide(&head, &self.snapshot, &self.fleet.limiter, now, &self.rules)
     }
 }
 

@@ -2,18 +2,16 @@
 //! are not. Run under callgrind by `benches/load/limits`, which counts instructions; at the paces here its slowness does not matter.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)] // A program for benchmarks alone.
 
+#[path = "../../benches/shared/fleet.rs"]
+mod fleet;
+
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fleet::Fleet;
 use gateway::clock::Now;
 use gateway::limiter::{Checked, Limiter, Terms};
-use gateway::metrics::Metrics;
-use limits_redis::{LimitsRedis, RedisKind};
-use servers::PrivateRedis;
-use settings::Secret;
 use snapshot::record::{Algorithm, OnRedisDown, Policy};
-use tokio::sync::watch;
 
 /// How often requests come in a bunch.
 const STEP: Duration = Duration::from_millis(1);
@@ -46,33 +44,16 @@ fn main() {
         burst: small(6),
         gateways: small(7),
     };
-    let directory = tempfile::tempdir().unwrap();
-    let redis = PrivateRedis::start(directory.path(), false).unwrap();
-    let metrics = Arc::new(Metrics::new("bench").unwrap());
-    let urls = vec![Secret::new(redis.url())];
-    let settings = LimitsRedis { urls, kind: RedisKind::Single, ca_file: None, prefix: "rl".to_owned() };
-    let (limiter, driver) = Limiter::start(Some(settings), Arc::clone(&metrics));
-    let (stop, stopped) = watch::channel(false);
-    // As in the gateway: a thread and a runtime of its own.
-    let driving = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(driver.run(stopped));
-    });
-    let (asked, unknown) = ask(&options, &limiter);
-    let operations = metrics.limits.redis_operations_total.get();
-    let batches = metrics.limits.redis_batches_total.get();
+    let fleet = Fleet::start();
+    let (asked, unknown) = ask(&options, &fleet.limiter);
+    let operations = fleet.metrics.limits.redis_operations_total.get();
+    let batches = fleet.metrics.limits.redis_batches_total.get();
     println!("{{\"asked\": {asked}, \"unknown\": {unknown}, \"operations\": {operations}, \"batches\": {batches}}}");
-    // What a graceful end costs is not a request's.
-    std::mem::forget((stop, driving));
-    drop(redis);
-    std::process::exit(0);
 }
 
 /// Requests that were made, and how many of them only Redis could have decided.
 fn ask(options: &Options, limiter: &Limiter) -> (u64, u64) {
     let mut terms: Vec<Terms> = (1..=options.keys).map(|meter_id| terms(options, meter_id)).collect();
-    // Ready when Redis has admitted the process.
-    std::thread::sleep(Duration::from_secs(1));
     let (began, mut asked, mut unknown, mut dice) = (Instant::now(), 0, 0, SEED);
     let all = options.per_second * options.seconds;
     while asked < all {

@@ -9,6 +9,7 @@ mod ring;
 
 mod collect;
 mod epoch;
+mod event_bytes;
 mod frame;
 mod journal;
 mod live;

@@ -3,13 +3,14 @@
 
 #[path = "shared/allocations.rs"]
 mod allocations;
+#[path = "../../benches/shared/fleet.rs"]
+mod fleet;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use gateway::clock::Now;
 use gateway::decide::{Decision, EdgeRules, RequestHead, decide};
-use gateway::limiter::Limiter;
 use gateway::live::Snapshot;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use snapshot::key::{self, Environment};
@@ -18,6 +19,7 @@ use snapshot::wire;
 use uuid::Uuid;
 
 use allocations::allocations;
+use fleet::Fleet;
 use wire::record::Record as RecordKind;
 
 fn id(number: u128) -> Vec<u8> {
@@ -76,7 +78,7 @@ fn an_admitted_request_allocates_its_path_and_its_decision_only() {
     let token = Token { epoch: Uuid::from_u128(1), revision: 1 };
     let (snapshot, refusals) = Snapshot::build(token, records(minted.digest.0));
     assert_eq!(refusals, []);
-    let (snapshot, limiter, rules) = (Arc::new(snapshot), Limiter::alone(), EdgeRules::default());
+    let (snapshot, fleet, rules) = (Arc::new(snapshot), Fleet::start(), EdgeRules::default());
     let mut headers = HeaderMap::new();
     headers.insert("host", HeaderValue::from_static("gateway.example"));
     headers.insert("authorization", HeaderValue::from_str(&format!("Bearer {}", minted.reveal())).unwrap());
@@ -87,7 +89,7 @@ fn an_admitted_request_allocates_its_path_and_its_decision_only() {
         let before = allocations();
         let target = b"/acme/weather/users/42?units=si";
         let head = RequestHead::read(&Method::GET, Version::HTTP_11, target, None, &headers, peer).unwrap();
-        let decision = decide(&head, &snapshot, &limiter, now, &rules);
+        let decision = decide(&head, &snapshot, &fleet.limiter, now, &rules);
         let count = allocations() - before;
         assert!(matches!(decision, Ok(Decision::Admitted(_))));
         count

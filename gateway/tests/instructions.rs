@@ -7,6 +7,8 @@
 
 #[path = "../../benches/shared/catalog.rs"]
 mod catalog;
+#[path = "../../benches/shared/fleet.rs"]
+mod fleet;
 #[path = "../../benches/shared/scene.rs"]
 mod scene;
 #[path = "shared/usage_record.rs"]

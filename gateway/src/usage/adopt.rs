@@ -82,7 +82,7 @@ fn seal_leftovers(dir: &EpochDir, spool: &mut Spool, metrics: &Metrics) -> Resul
             let mut pending = Pending::default();
             for (index, record) in part {
                 let at_ms = record.at_ms.max(spool.low_watermark_ms());
-                pending.add(super::record::Record { at_ms, ..*record });
+                pending.add(&super::record::Record { at_ms, ..*record });
                 if let Some(position) = positions.get_mut(number) {
                     *position = index + 1;
                 }

@@ -193,7 +193,7 @@ impl Collector {
             self.metrics.usage.events_summed_total.inc();
             self.state.pending.add_to_rows(&record);
         } else {
-            self.state.pending.add(record);
+            self.state.pending.add(&record);
         }
     }
 

@@ -137,7 +137,7 @@ fn cost_of_a_look_up() {
     }
 }
 
-/// `cargo test -p apihub-gateway --lib -- --ignored --nocapture cost_of`: figures, not a proof; see docs/OPERATIONS.md.
+/// `cargo test -p apihub-gateway --lib -- --ignored --nocapture cost_of`: figures, not a proof.
 #[test]
 #[ignore = "a measurement"]
 fn cost_of_a_decision() {

@@ -30,7 +30,7 @@ impl House {
     fn pending(&mut self, events: u64) -> Pending {
         let mut pending = Pending::default();
         for _ in 0..events {
-            pending.add(record(self.counted));
+            pending.add(&record(self.counted));
             self.counted += 1;
         }
         pending
