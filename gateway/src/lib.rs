@@ -13,6 +13,8 @@ pub mod rejection;
 
 mod header_texts;
 mod held;
+mod id_hash;
+mod lock;
 
 pub mod bulkhead;
 pub mod limiter;

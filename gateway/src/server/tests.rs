@@ -6,6 +6,7 @@ mod caps;
 mod counted;
 mod door;
 mod harness;
+mod hot_pool;
 mod kept;
 mod pipelined;
 mod proxying;
