@@ -1,16 +1,9 @@
-//! Rows that only time or traffic would bring about: usage in the billing record, months that are over; and a look at who waits
-//! for whom.
-
-use std::time::Duration;
+//! Rows that only time or traffic would bring about: usage in the billing record, months that are over.
 
 use uuid::Uuid;
 
 use super::App;
 use crate::api::fixture::Shop;
-use crate::store::Store;
-
-/// Beyond it nobody comes to wait any more.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Billable requests in the billing record: `count` more in the quarter of an hour that `at` (SQL) lies in, under the plan.
 pub(crate) async fn use_api(app: &App, subscription: Uuid, plan: Uuid, at: &str, count: i64) {
