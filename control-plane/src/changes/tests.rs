@@ -289,6 +289,30 @@ async fn a_leader_that_vanished_without_a_word_gives_numbering_up_within_seconds
     assert_eq!(tokio::time::timeout(PATIENCE, numbered).await.expect("another one leads"), 1);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_server_of_another_history_begins_a_new_epoch() {
+    let rows = Rows::start().await;
+    let state = async || {
+        let row = rows.client.query_one("SELECT epoch, history FROM feed_state", &[]).await.unwrap();
+        (row.get::<_, Uuid>(0), row.get::<_, String>(1))
+    };
+    let begun = state().await;
+    let lead = async || {
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        let revisions = Revisions::start(rows.store.clone(), 7, &stop);
+        revisions.numbered(write(&rows.store, 0).await.1).await.unwrap()
+    };
+    lead().await;
+    assert_eq!(state().await, begun, "the same server goes on");
+    // As in a dump of another server.
+    rows.sql("UPDATE feed_state SET history = '1/00000001'", &[]).await;
+    lead().await;
+    let (epoch, history) = state().await;
+    assert_ne!(epoch, begun.0);
+    assert_eq!(history, begun.1);
+}
+
 #[tokio::test]
 async fn old_changes_are_forgotten_without_a_gap() {
     let rows = Rows::start().await;

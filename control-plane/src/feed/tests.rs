@@ -1,5 +1,6 @@
 //! Whole conversations over real sockets: what a gateway is sent, when, and what becomes of its word.
 
+mod failover;
 mod rate;
 
 use std::collections::BTreeMap;
@@ -356,6 +357,7 @@ async fn a_gateway_that_was_away_for_longer_than_the_past_is_kept_gets_everythin
     let second = plane.newest().await;
 
     // One control plane remembers; one that starts after the changes were forgotten cannot.
+    plane.book.subscribe().wait_for(|newest| newest.is_some_and(|newest| newest.revision >= second)).await.unwrap();
     plane.rows.sql("DELETE FROM config_changes WHERE revision IS NOT NULL", &[]).await;
     let later = Plane::start_on(Rows::of(plane.rows.url.clone(), plane.rows.store.clone()).await, tcp()).await;
     for (url, full_snapshots) in [(&plane.url, 0), (&later.url, 1)] {

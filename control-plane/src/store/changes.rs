@@ -1,5 +1,5 @@
-//! `config_changes` and `feed_state`: changes are written unnumbered with their rows, numbered gap-free by one session at a
-//! time, and read by revision. Refuses to notify inside a writing transaction: that would make writers queue.
+//! `config_changes` and `feed_state`: changes are written unnumbered with their rows, numbered by one session at a time (without
+//! a gap within an epoch), and read by revision. Refuses to notify inside a writing transaction: that would make writers queue.
 
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -138,6 +138,15 @@ pub async fn replace_lost_epoch(store: &Store, epoch: Uuid, revision: u64) -> Re
             Box::pin(async move { Ok(tx.execute_cached(sql, &[&epoch, &revision]).await? == 1) })
         })
         .await
+}
+
+/// Begins a new epoch where another server gave out the revisions of this one: it may have given out more of them than this one
+/// knows. Says whether it had to. For the session that numbers, before it does.
+pub async fn replace_foreign_epoch(session: &Client) -> Result<bool, StoreError> {
+    let sql = "-- replace_foreign_epoch
+        UPDATE feed_state SET epoch = gen_random_uuid(), history = server_history(), updated_at = now()
+        WHERE history <> server_history()";
+    Ok(session.execute(sql, &[]).await? == 1)
 }
 
 /// The oldest change that is still stored, by revision.
