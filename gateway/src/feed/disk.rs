@@ -48,6 +48,13 @@ struct State {
     read: Option<(u64, u64)>,
 }
 
+impl State {
+    /// A longer log is worth a new file.
+    fn log_bytes_wanted(&self) -> u64 {
+        (self.file_bytes / LOG_PART).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX)
+    }
+}
+
 /// Which of the two files was whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadedFrom {
@@ -134,10 +141,15 @@ impl DiskSnapshot {
         }
     }
 
+    /// What the file and its log lead to, where that is known.
+    pub fn stands_at(&self) -> Option<Token> {
+        self.state().at
+    }
+
     /// Whether the log is so long that the whole should be written.
     pub fn wants_whole(&self) -> bool {
         let state = self.state();
-        state.log_bytes > (state.file_bytes / LOG_PART).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX)
+        state.log_bytes > state.log_bytes_wanted()
     }
 
     /// Writes a snapshot in place of the current one, which becomes the previous one if it is whole. Changes that were logged
@@ -150,9 +162,13 @@ impl DiskSnapshot {
         between: impl FnMut() -> bool,
     ) -> Result<Token, DiskFault> {
         let token = snapshot.token.ok_or(DiskFault::Nothing)?;
-        self.hold(&mut self.state())?;
-        let temporary = self.names.temporary();
         let io = |error| DiskFault::Io { path: self.names.file(), error };
+        {
+            let mut state = self.state();
+            self.hold(&mut state)?;
+            self.check_room(&state).map_err(io)?;
+        }
+        let temporary = self.names.temporary();
         let written = writing::write(&temporary, snapshot, token, saved_at_ms, between)
             .and_then(|bytes| self.put_in_place(token, bytes));
         if written.is_err() {
@@ -209,6 +225,18 @@ impl DiskSnapshot {
         *state = State { lock, at: Some(at), file_bytes, log_bytes, file_is_good: true, read: None };
         self.names.sync_directory()?;
         Ok(at)
+    }
+
+    /// A file that will not fit shall not take the last room from the log, not even for a while. It will be about as large as the one
+    /// before; of the first one nothing is known.
+    fn check_room(&self, state: &State) -> std::io::Result<()> {
+        let free = self.names.free_bytes()?;
+        let wanted = state.file_bytes + state.log_bytes_wanted();
+        if free >= wanted {
+            return Ok(());
+        }
+        let reason = format!("{free} bytes are free where a snapshot and its log need {wanted}");
+        Err(std::io::Error::new(std::io::ErrorKind::StorageFull, reason))
     }
 
     /// One process at a time writes.

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use servers::SmallDisk;
 use snapshot::key::Environment;
 
 use super::*;
@@ -390,6 +391,23 @@ fn a_long_log_asks_for_a_new_file() {
     assert!(disk.wants_whole());
     disk.save(&snapshot_of(6), 1, || true).unwrap();
     assert!(!disk.wants_whole());
+}
+
+#[test]
+fn a_whole_snapshot_without_room_leaves_the_room_to_the_log() {
+    let place = Place::new();
+    let Ok(_small) = SmallDisk::mount(place.directory.path(), 3 << 20)
+        .inspect_err(|reason| eprintln!("not tried, as no small disk can be mounted: {reason}"))
+    else {
+        return;
+    };
+    let disk = place.disk();
+    save(&disk, 2).unwrap();
+    fs::write(place.directory.path().join("of-others"), vec![0; 5 << 19]).unwrap();
+    let written = disk.save(&snapshot_of(3), 1, || panic!("not even begun"));
+    assert!(matches!(written, Err(DiskFault::Io { error, .. }) if error.kind() == std::io::ErrorKind::StorageFull));
+    assert_eq!(disk.append(&entries(2..5)).unwrap(), token(1, 5));
+    assert_eq!(revision_of(&place.load().unwrap().snapshot), 5);
 }
 
 #[test]
