@@ -506,7 +506,9 @@ async fn a_database_that_lost_a_revision_begins_a_new_epoch() {
     let mut gateway = Gateway::connect(&plane.url, Some(SECRET), introduction).await.unwrap();
     gateway.take().await.unwrap();
     assert_eq!(gateway.full_snapshots, 1);
-    assert_ne!(gateway.token.unwrap().epoch, epoch);
+    let token = gateway.token.unwrap();
+    assert_ne!(token.epoch, epoch);
+    assert!(token.revision > lost.revision, "Redis follows the policy of the highest revision");
     gateway.assert_equals(&plane.book);
 }
 

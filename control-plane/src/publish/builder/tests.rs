@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::testing_rows::Rows;
 use super::*;
 use crate::publish::book::Next;
+use crate::store::changes::replace_lost_epoch;
 
 fn builder(rows: &Rows) -> (Builder, Arc<Book>) {
     let book = Arc::new(Book::default());
@@ -194,6 +195,27 @@ async fn a_restarted_builder_still_resumes_readers_of_the_recent_past() {
     let Next::Delta(delta) = restarted.next(have) else { panic!("a delta, not everything") };
     let removed = wire::change::Change::Remove(entity(RecordKind::Product, shop).into());
     assert!(delta.changes.iter().any(|change| change.change == Some(removed.clone())));
+}
+
+#[tokio::test]
+async fn a_restarted_builder_resumes_readers_of_an_epoch_that_began_behind_a_gap() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let (mut first, book) = builder(&rows);
+    advance(&rows, &mut first).await;
+    let former = book.newest().unwrap();
+    assert!(replace_lost_epoch(&rows.store, former.epoch, former.revision + 1).await.unwrap());
+    rows.changed("organization", acme).await;
+    advance(&rows, &mut first).await;
+    let have = book.newest();
+    let shop = rows.product(acme, "shop").await;
+    rows.number().await;
+    let (mut second, restarted) = builder(&rows);
+    second.step().await.unwrap();
+    let Next::Delta(delta) = restarted.next(have) else { panic!("a delta, not everything") };
+    assert!(delta.changes.iter().any(|change| matches!(&change.change, Some(wire::change::Change::Put(put))
+        if matches!(&put.record, Some(wire::record::Record::Product(product)) if product.id == shop.as_bytes()))));
+    assert_eq!(restarted.next(Some(former)), Next::Full);
 }
 
 #[tokio::test]
