@@ -203,24 +203,22 @@ impl DiskSnapshot {
     }
 
     /// There is a file at every moment: the old one gets a second name before the new one takes its place. A log that begins
-    /// before its file does is read right, so the order of the rest is free.
+    /// before its file does is read right, so the order of the rest is free. Answers how far the new log leads: that may be less far
+    /// than the old one did, where the disk has lost some of it.
     fn put_in_place(&self, token: Token, file_bytes: u64) -> std::io::Result<Token> {
         let mut state = self.state();
-        let logged = state.at.filter(|at| at.epoch == token.epoch && at.revision > token.revision);
-        let log_bytes = match logged {
-            Some(_) => {
-                let old = log::read(&self.names.log())?;
-                let later = old.entries.iter().filter(|entry| entry.from.revision >= token.revision);
-                log::append(&self.names.temporary_log(), 0, later)?
-            }
-            None => log::append(&self.names.temporary_log(), 0, std::iter::empty())?,
-        };
+        let mut later = Vec::new();
+        if state.at.is_some_and(|at| at.epoch == token.epoch && at.revision > token.revision) {
+            later = log::read(&self.names.log())?.entries;
+            later.retain(|entry| entry.from.revision >= token.revision);
+        }
+        let log_bytes = log::append(&self.names.temporary_log(), 0, later.iter())?;
         if state.file_is_good {
             self.names.keep_as_previous()?;
         }
         fs::rename(self.names.temporary(), self.names.file())?;
         fs::rename(self.names.temporary_log(), self.names.log())?;
-        let at = logged.unwrap_or(token);
+        let at = later.last().map_or(token, |entry| entry.to);
         let lock = state.lock.take();
         *state = State { lock, at: Some(at), file_bytes, log_bytes, file_is_good: true, read: None };
         self.names.sync_directory()?;

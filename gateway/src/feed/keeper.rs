@@ -74,10 +74,11 @@ async fn save(
         Ok(Ok(token)) => {
             *saved = Some(token);
             metrics.config.saves_total.inc();
-            if was_failing {
+            let is_whole = reaches(token, wanted);
+            if was_failing && is_whole {
                 info!("the last good snapshot is on disk again");
             }
-            true
+            is_whole
         }
         // In an upgrade, until the older process has ended.
         Ok(Err(DiskFault::Held)) => false,

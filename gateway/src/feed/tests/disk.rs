@@ -368,6 +368,30 @@ fn a_new_file_keeps_what_was_logged_while_it_was_written() {
 }
 
 #[test]
+fn a_new_file_claims_no_change_that_the_disk_lost_while_it_was_written() {
+    let place = with_a_log();
+    let disk = place.disk();
+    disk.load().unwrap();
+    let mut logged = false;
+    let at = disk
+        .save(&snapshot_of(5), 555, || {
+            if !logged {
+                disk.append(&entries(5..8)).unwrap();
+                let mut log = fs::read(place.log()).unwrap();
+                *log.last_mut().unwrap() ^= 1;
+                fs::write(place.log(), log).unwrap();
+                logged = true;
+            }
+            true
+        })
+        .unwrap();
+    assert_eq!(at, token(1, 7));
+    assert!(matches!(disk.append(&entries(8..9)), Err(DiskFault::NotFollowing)), "nobody would find it behind the gap");
+    assert_eq!(disk.append(&entries(7..9)).unwrap(), token(1, 9));
+    assert_eq!(revision_of(&place.load().unwrap().snapshot), 9);
+}
+
+#[test]
 fn a_crash_between_the_file_and_its_log_loses_nothing() {
     let place = with_a_log();
     let old_log = fs::read(place.log()).unwrap();
