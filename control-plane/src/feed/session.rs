@@ -93,6 +93,7 @@ async fn take_in(shared: &Shared, hello: &Hello) -> Result<(), Status> {
 async fn take_acks(shared: &Shared, inbound: &mut Streaming<wire::FromGateway>, hello: &Hello) -> Status {
     let (node, boot_id) = (hello.node.id, hello.node.boot_id);
     let lag = shared.metrics.lags.enter(hello.have);
+    let mut refused = Vec::new();
     loop {
         let message = match inbound.message().await {
             Ok(Some(message)) => message,
@@ -109,12 +110,22 @@ async fn take_acks(shared: &Shared, inbound: &mut Streaming<wire::FromGateway>, 
         if let Some(lagged) = ack.served.as_ref().and_then(|served| lag.note(Token::try_from(served).ok()?)) {
             shared.metrics.ack_seconds.observe(lagged.as_secs_f64());
         }
-        if !ack.refusals.is_empty() {
-            shared.metrics.partial_acks.inc();
-            tracing::warn!(%node, refusals = ack.refusals.len(), "a gateway serves its revision only in part");
+        shared.metrics.partial_acks.inc_by(u64::from(!ack.refusals.is_empty()));
+        let refusals = ack.refusals.len();
+        if is_news(&mut refused, ack.refusals) {
+            match refusals {
+                0 => tracing::info!(%node, "a gateway serves its revision in full again"),
+                _ => tracing::warn!(%node, refusals, "a gateway serves its revision only in part"),
+            }
         }
         shared.acks.put(row);
     }
+}
+
+/// Every acknowledgement repeats what is refused; that is told once, and again when it has changed.
+pub(super) fn is_news(refused: &mut Vec<wire::Refusal>, now: Vec<wire::Refusal>) -> bool {
+    let before = std::mem::replace(refused, now);
+    before != *refused
 }
 
 /// Ends only with a reason to end the stream.

@@ -441,6 +441,18 @@ async fn refusals_of_a_gateway_are_stored_with_its_reasons() {
     assert_eq!(stored, serde_json::json!([{ "entity": format!("product {acme}"), "reason": "lacks cors.v9" }]));
 }
 
+#[test]
+fn what_a_gateway_refuses_is_told_once_until_it_changes() {
+    let refusal = |reason: &str| wire::Refusal { entity: None, reason: reason.to_owned() };
+    let mut told = Vec::new();
+    let mut is_news = |reasons: &[&str]| session::is_news(&mut told, reasons.iter().copied().map(refusal).collect());
+    assert!(!is_news(&[]), "all is served, as before");
+    assert!(is_news(&["one"]));
+    assert!(!is_news(&["one"]));
+    assert!(is_news(&["one", "two"]));
+    assert!(is_news(&[]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_stream_that_ends_late_takes_nothing_from_the_new_one_of_the_same_process() {
     let plane = Plane::start().await;
