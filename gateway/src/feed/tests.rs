@@ -1,6 +1,7 @@
 //! Against a control plane that plays scripts over a real unix socket, and against damaged files.
 
 mod disk;
+mod golden;
 mod names;
 mod script;
 mod tls;
