@@ -327,6 +327,31 @@ async fn an_organization_of_many_products_is_read_whole() {
     assert!(products.iter().all(|id| product(&book, *id).unwrap().organization_slug == "apex"));
 }
 
+#[tokio::test]
+async fn a_text_that_is_none_of_ours_is_never_read_as_the_lenient_one() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let shop = rows.product(acme, "shop").await;
+    let plan = rows.plan(shop, "basic").await;
+    let bought = rows.subscription(shop, plan, acme).await;
+    rows.key(bought).await;
+    rows.number().await;
+    for (table, column) in [("plans", "quota_mode"), ("subscriptions", "status"), ("api_keys", "environment")] {
+        let alter = format!(
+            "SET session_replication_role = replica;
+             ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_{column}_check;
+             ALTER TABLE {table} ADD COLUMN before_it text; UPDATE {table} SET before_it = {column}, {column} = 'HARD'"
+        );
+        rows.client.batch_execute(&alter).await.unwrap();
+        let (mut builder, book) = builder(&rows);
+        let error = builder.step().await.unwrap_err().to_string();
+        assert!(error.contains(column) && error.contains("HARD"), "{error}");
+        assert_eq!(book.newest(), None);
+        rows.sql(&format!("UPDATE {table} SET {column} = before_it"), &[]).await;
+        builder.step().await.unwrap();
+    }
+}
+
 /// A small generator, so that a failure can be repeated by its seed.
 struct Dice(u64);
 
