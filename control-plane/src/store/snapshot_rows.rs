@@ -315,6 +315,18 @@ pub async fn add_followers(tx: &Transaction<'_>, touched: &mut Touched) -> Resul
     Ok(())
 }
 
+/// Adds the archived plans that a touched subscription may have left: whoever knows no former snapshot knows no former plan either.
+pub async fn add_archived_plans(tx: &Transaction<'_>, touched: &mut Touched) -> Result<(), StoreError> {
+    let sql = "-- add_archived_plans
+        SELECT id FROM plans WHERE status = 'archived'
+            AND product_id IN (SELECT product_id FROM subscriptions WHERE id = ANY($1))";
+    let subscriptions: Vec<Uuid> = touched.subscriptions.iter().copied().collect();
+    for row in tx.query_cached(sql, &[&subscriptions]).await? {
+        touched.plans.insert(row.try_get(0)?);
+    }
+    Ok(())
+}
+
 /// Remembers why a product's release does not compile here, or that it does again. Does nothing where that is known.
 pub async fn set_quarantine(tx: &Transaction<'_>, product: Uuid, reason: Option<&str>) -> Result<(), StoreError> {
     let sql = "-- set_quarantine

@@ -15,8 +15,8 @@ use crate::publish::book::{Book, HISTORY_CHANGES_MAX};
 use crate::publish::records::FLEET;
 use crate::store::changes::{Change, list_changes};
 use crate::store::snapshot_rows::{
-    FeedState, SnapshotRows, Touched, add_followers, begin_moment, end_moment, list_forgotten_keys, load_touched,
-    read_feed_state,
+    FeedState, SnapshotRows, Touched, add_archived_plans, add_followers, begin_moment, end_moment, list_forgotten_keys,
+    load_touched, read_feed_state,
 };
 use crate::store::{Store, StoreError, Transaction};
 
@@ -104,6 +104,7 @@ async fn look_at_everything(tx: &Transaction<'_>, state: FeedState) -> Result<Lo
         let (floor, changes) = recent_past(tx, state).await?;
         let mut touched = touch(&changes);
         add_followers(tx, &mut touched).await?;
+        add_archived_plans(tx, &mut touched).await?;
         // These left the snapshots that were built since, without a change of their own.
         touched.keys.extend(list_forgotten_keys(tx, floor.max(1)).await?);
         Ok((touched, floor))

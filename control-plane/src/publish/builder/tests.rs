@@ -219,6 +219,31 @@ async fn a_restarted_builder_resumes_readers_of_an_epoch_that_began_behind_a_gap
 }
 
 #[tokio::test]
+async fn a_restarted_builder_tells_readers_which_plans_have_lost_their_last_subscriber() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let shop = rows.product(acme, "shop").await;
+    let (old, new) = (rows.plan(shop, "old").await, rows.plan(shop, "new").await);
+    let bought = rows.subscription(shop, old, acme).await;
+    rows.change("plan", old, "UPDATE plans SET status = 'archived' WHERE id = $1").await;
+    let (mut first, book) = builder(&rows);
+    advance(&rows, &mut first).await;
+    assert!(has(&book, RecordKind::Plan, old));
+    let have = book.newest();
+    let sql = format!("UPDATE subscriptions SET plan_id = '{new}' WHERE id = $1");
+    rows.change("subscription", bought, &sql).await;
+    rows.number().await;
+    // Of the past only what begins with the reader's revision is still stored, so that the plan's own changes do not tell.
+    let begins = i64::try_from(have.unwrap().revision).unwrap();
+    rows.sql("DELETE FROM config_changes WHERE revision < $1", &[&begins]).await;
+    let (mut second, restarted) = builder(&rows);
+    second.step().await.unwrap();
+    let Next::Delta(delta) = restarted.next(have) else { panic!("a delta") };
+    let removed = wire::change::Change::Remove(entity(RecordKind::Plan, old).into());
+    assert!(delta.changes.iter().any(|change| change.change == Some(removed.clone())));
+}
+
+#[tokio::test]
 async fn a_new_epoch_and_forgotten_changes_lead_to_a_whole_build() {
     let rows = Rows::start().await;
     let acme = rows.organization("acme").await;
