@@ -213,6 +213,7 @@ class Counter:
         self.out = stage.folder / f"callgrind.{name}"
         self.process = subprocess.Popen(["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={self.out}",
                                          *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stage.running.append(self.process)
         self.dumps = 0
         wait_for(url, key)
         self.control("-i", "on")

@@ -7,6 +7,7 @@ pub mod statement;
 
 pub mod account;
 pub mod alerts;
+pub mod attempts;
 pub mod clock;
 pub mod document;
 pub mod dunning;

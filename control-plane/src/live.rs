@@ -29,7 +29,7 @@ use uuid::Uuid;
 pub use message::{Status, notice_of_status};
 pub use metrics::LiveMetrics;
 pub use seats::{NoSeat, Seat};
-pub use source::{LIVE_STREAM, SourceError};
+pub use source::SourceError;
 use topic::Watch;
 
 use crate::settings::Usage;

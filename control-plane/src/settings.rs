@@ -12,6 +12,7 @@ use settings::{Reader, Secret, Section, SettingsErrors};
 use snapshot::guard::{AddressPolicy, AllowedRange};
 use url::{Host, Url};
 
+use crate::billing::account::RECORD_DAYS_MIN;
 use crate::postgres::{Link, LinkFault};
 
 #[cfg(test)]
@@ -351,7 +352,11 @@ fn take_retention(section: &mut Section<'_>) -> Retention {
         usage_log_days: days(section.integer("usage_log_days", 30, 1..=RETENTION_DAYS_MAX)),
         usage_minute_days: days(section.integer("usage_minute_days", 7, 1..=RETENTION_DAYS_MAX)),
         // A month that is billed late, and its invoice disputed, is still there.
-        usage_quarter_hour_days: days(section.integer("usage_quarter_hour_days", 460, 62..=RETENTION_DAYS_MAX)),
+        usage_quarter_hour_days: days(section.integer(
+            "usage_quarter_hour_days",
+            460,
+            RECORD_DAYS_MIN..=RETENTION_DAYS_MAX,
+        )),
         usage_hour_days: days(section.integer("usage_hour_days", 400, 62..=RETENTION_DAYS_MAX)),
         ingest_failure_days: days(section.integer("ingest_failure_days", 90, 1..=RETENTION_DAYS_MAX)),
         config_change_days: days(section.integer("config_change_days", 7, 1..=RETENTION_DAYS_MAX)),

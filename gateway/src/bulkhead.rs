@@ -141,10 +141,6 @@ impl Bulkhead {
     pub fn requests_in_flight(&self) -> u32 {
         self.held.requests.load(Ordering::Relaxed)
     }
-
-    pub fn connections(&self) -> u32 {
-        self.held.connections.load(Ordering::Relaxed)
-    }
 }
 
 /// Compares before it adds: a refused one never stands in the way of another, not even for an instant.

@@ -12,6 +12,8 @@ pub mod live;
 pub mod rejection;
 
 mod header_texts;
+mod id_hash;
+mod lock;
 
 pub mod bulkhead;
 pub mod limiter;

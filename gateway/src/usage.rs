@@ -9,6 +9,7 @@ mod ring;
 
 mod collect;
 mod epoch;
+mod event_bytes;
 mod frame;
 mod journal;
 mod live;
@@ -65,7 +66,8 @@ pub struct UsageSettings {
     pub threads: usize,
 }
 
-/// Between the collector, the disk's thread and the shipper; held for a copy or a `write`, and never across an await.
+/// Between the collector, the disk's thread and the shipper; never held across an await. Held for a copy or a `write`, and for the
+/// fraction of a second that a compaction takes: it reads and syncs files whose batches must not be offered meanwhile.
 type SharedSpool = Arc<Mutex<spool::Spool>>;
 
 fn lock(spool: &SharedSpool) -> MutexGuard<'_, spool::Spool> {

@@ -11,7 +11,7 @@ use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, IntoConnectionInfo as _,
-    RedisError, TlsCertificates, TlsMode,
+    RedisError, RetryMethod, TlsCertificates, TlsMode,
 };
 use tokio::time::timeout;
 
@@ -21,6 +21,10 @@ use crate::settings::{LimitsRedis, RedisKind};
 const FUNCTION_NOT_FOUND: &str = "Function not found";
 /// A slot that moved is followed once for each call; one that moves again meanwhile is an answer that is missing.
 const CLUSTER_RETRIES: u32 = 1;
+
+/// A node of a cluster that says nothing is passed over after this part of the time that a connection may take: each is waited for
+/// up to six times, with what is asked of it.
+const CLUSTER_NODE_PART: u32 = 8;
 
 /// How long one waits.
 #[derive(Clone, Copy, Debug)]
@@ -74,11 +78,15 @@ impl Connection {
         }
     }
 
-    /// In a cluster it goes to every master.
+    /// In a cluster it goes to every master; one that is away gets it with the first call that it answers.
     pub async fn load_library(&mut self) -> Result<(), RedisError> {
         let mut command = redis::cmd("FUNCTION");
         command.arg("LOAD").arg("REPLACE").arg(script::library());
-        self.query::<String>(&command).await.map(|_| ())
+        let loaded = self.query::<String>(&command).await;
+        match self {
+            Connection::Cluster(_) if loaded.as_ref().is_err_and(is_of_one_node) => Ok(()),
+            _ => loaded.map(|_| ()),
+        }
     }
 }
 
@@ -86,6 +94,11 @@ impl Connection {
 /// with it.
 pub fn is_line_dead(error: &RedisError) -> bool {
     error.is_connection_dropped() || error.is_unrecoverable_error() || error.code() == Some("READONLY")
+}
+
+/// A refusal is everybody's; what may be tried again is the trouble of the node that it came from.
+fn is_of_one_node(error: &RedisError) -> bool {
+    !matches!(error.retry_method(), RetryMethod::NoRetry)
 }
 
 async fn connect(redis: &LimitsRedis, patience: Patience) -> Result<Connection, OpenFault> {
@@ -109,8 +122,8 @@ async fn connect(redis: &LimitsRedis, patience: Patience) -> Result<Connection, 
         }
         RedisKind::Cluster => {
             let builder = ClusterClient::builder(nodes)
-                .connection_timeout(patience.connect)
-                .response_timeout(patience.response)
+                .connection_timeout(patience.connect / CLUSTER_NODE_PART)
+                .response_timeout(patience.response.min(patience.connect / CLUSTER_NODE_PART))
                 .retries(CLUSTER_RETRIES);
             let builder = match trusted {
                 Some(trusted) => builder.certs(trusted),

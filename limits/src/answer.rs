@@ -12,21 +12,15 @@ use crate::terms::FORGET_AFTER_NS;
 
 const SECOND_NS: u64 = 1_000_000_000;
 const MINUTE_S: u64 = 60;
-/// A minute, the life of a lease, and the part of the window that is counted in full: then all is gone.
-const SLIDING_S: u64 = 66;
 /// After so long without a word from Redis nothing of a window is used any more.
 const WINDOW_OVER_NS: u64 = FORGET_AFTER_NS;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The bucket's size, or the window's limit.
-    pub limit: u64,
     /// Requests that the fleet would admit right now, as far as this node can tell.
     pub remaining: u64,
     /// Seconds until `remaining` grows if nobody asks meanwhile, rounded up; 0 when nothing is missing.
     pub grows_s: u64,
-    /// Seconds until nothing is missing if nobody asks meanwhile, rounded up; 0 when nothing is.
-    pub reset_s: u64,
 }
 
 /// Projects the figures of one key.
@@ -53,14 +47,14 @@ pub fn figures(policy: &Policy, left: i64, next_ns: u64) -> Answer {
     let limit = i64::from(policy.burst());
     let remaining = left.clamp(0, limit);
     let next_s = (next_ns > 0).then(|| next_ns.div_ceil(SECOND_NS));
-    let (grows_s, reset_s) = match policy.algorithm() {
-        _ if remaining == limit => (0, 0),
+    let grows_s = match policy.algorithm() {
+        _ if remaining == limit => 0,
         // A bucket below zero pays its debts first.
-        Algorithm::TokenBucket => (seconds_to_gain(policy, 1 - left.min(0)), seconds_to_gain(policy, limit - left)),
-        Algorithm::FixedWindow => (next_s.unwrap_or(MINUTE_S), next_s.unwrap_or(MINUTE_S)),
-        Algorithm::SlidingWindow => (next_s.unwrap_or(1), SLIDING_S),
+        Algorithm::TokenBucket => seconds_to_gain(policy, 1 - left.min(0)),
+        Algorithm::FixedWindow => next_s.unwrap_or(MINUTE_S),
+        Algorithm::SlidingWindow => next_s.unwrap_or(1),
     };
-    Answer { limit: limit.unsigned_abs(), remaining: remaining.unsigned_abs(), grows_s, reset_s }
+    Answer { remaining: remaining.unsigned_abs(), grows_s }
 }
 
 /// A fixed window of which the last contact told has ended: the present one is whole.

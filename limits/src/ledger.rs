@@ -150,12 +150,15 @@ impl Ledger {
 
     /// Follows a newer policy or another size of the fleet. The overdraft is only lowered here; the next answer raises it.
     /// Tokens in hand stay good until their deadline.
-    pub(crate) fn change(&mut self, slot: &Slot, policy: Policy, fleet: u32) {
+    pub(crate) fn change(&mut self, slot: &Slot, policy: Policy, fleet: u32, now_ns: u64) {
         if policy.revision() < self.policy.revision() {
             return;
         }
         let before = std::mem::replace(&mut self.policy, policy);
         self.terms = Terms::of(&policy, fleet);
+        if let Some(share) = self.share.as_mut() {
+            share.follow(&policy, &self.terms, now_ns);
+        }
         if before != policy {
             // The bucket keeps its filled fraction, and with it what may be owed of it. A denial says nothing about the new
             // terms. Ask at once.
@@ -164,7 +167,6 @@ impl Ledger {
             slot.lower_overdraft(slot.owed().saturating_add(u32::try_from(kept).unwrap_or(u32::MAX)));
             slot.deny_until(0, Denial::Rate);
             self.calm_until_ns = 0;
-            self.share = None;
             self.is_told = false;
         }
         slot.lower_overdraft(self.terms.overdraft.saturating_sub(self.frozen));
@@ -181,6 +183,11 @@ impl Ledger {
     /// What is left of the month as far as this node knows: Redis' last word, or its own part where the count is lost.
     pub fn month_left(&self) -> Option<i64> {
         self.month.as_ref().and_then(Month::known_left)
+    }
+
+    /// The month is used up, by Redis' count. A count that is lost, or was never heard, is not.
+    pub fn is_month_used_up(&self) -> bool {
+        self.month.as_ref().is_some_and(Month::is_used_up)
     }
 
     /// Decides a request that the slot could not.

@@ -107,6 +107,11 @@ pub fn read_mended(bytes: &[u8]) -> Result<Option<Mended>, BadReply> {
     if bytes.is_empty() { Ok(None) } else { pack::mended(bytes).map(Some) }
 }
 
+/// A key where those of a group lie, under which there is nothing.
+pub fn probe_key(prefix: &str, group: u16) -> String {
+    format!("{prefix}:{{b{group}}}:probe")
+}
+
 /// Where a key's bucket or window lies, and its month.
 fn state_key(prefix: &str, key: u64) -> String {
     format!("{prefix}:{{b{}}}:{key}", group_of(key))

@@ -31,6 +31,15 @@ impl Share {
         }
     }
 
+    /// Under another policy or in another fleet it keeps its filled fraction, rounded against the client, and what is yet to be told.
+    pub(crate) fn follow(&mut self, policy: &Policy, terms: &Terms, now_ns: u64) {
+        self.settle(now_ns);
+        let next = Share::new(policy, terms, now_ns);
+        let level = u128::from(self.level) * u128::from(next.capacity) / u128::from(self.capacity);
+        let level = u64::try_from(level).unwrap_or(0);
+        *self = Share { level, at_us: self.at_us, spent: self.spent, ..next };
+    }
+
     pub(crate) fn take(&mut self, now_ns: u64) -> bool {
         self.settle(now_ns);
         let admitted = self.level >= self.token;

@@ -31,10 +31,10 @@ impl Cell {
     pub const BOTH: [Cell; 2] = [Cell::First, Cell::Second];
 }
 
-/// Where an admitted request's token came from, so that it can be given back.
+/// Where an admitted request's token came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    Lease { cell: Cell, until: Tick },
+    Lease,
     Overdraft,
 }
 
@@ -151,9 +151,9 @@ impl Slot {
 
     fn take_counting(&self, now_ns: u64, first: bool) -> Take {
         let now = Tick::of(now_ns);
-        if let Some((taken, left)) = self.take_leased(now) {
+        if let Some(left) = self.take_leased(now) {
             let wake = left <= self.low_water.load(Ordering::Relaxed) && self.call();
-            return Take::Admitted { taken, wake };
+            return Take::Admitted { taken: Taken::Lease, wake };
         }
         if first {
             self.misses.fetch_add(1, Ordering::Relaxed);
@@ -166,25 +166,6 @@ impl Slot {
             return Take::Admitted { taken: Taken::Overdraft, wake: self.call() };
         }
         Take::Unknown
-    }
-
-    /// Undoes a take whose request another limit refused. A token whose lease is gone meanwhile is void.
-    pub fn give_back(&self, taken: Taken) {
-        match taken {
-            Taken::Lease { cell, until } => {
-                update(self.cell(cell), |word| {
-                    let lease = Lease::unpack(word);
-                    (lease.until == until).then(|| Lease { tokens: lease.tokens.saturating_add(1), until }.pack())
-                });
-            }
-            Taken::Overdraft => {
-                update(&self.credit, |word| {
-                    let Credit { left, owed } = Credit::unpack(word);
-                    // An owed token that is already on its way to Redis stays owed.
-                    (owed > 0).then(|| Credit { left: left.saturating_add(1), owed: owed - 1 }.pack())
-                });
-            }
-        }
     }
 
     pub fn lease(&self, cell: Cell) -> Lease {
@@ -229,7 +210,8 @@ impl Slot {
         self.dirty.load(Ordering::Relaxed) == 0 && self.dirty.swap(1, Ordering::AcqRel) == 0
     }
 
-    fn take_leased(&self, now: Tick) -> Option<(Taken, u32)> {
+    /// How many are left.
+    fn take_leased(&self, now: Tick) -> Option<u32> {
         loop {
             let (first, second) = (self.first.load(Ordering::Acquire), self.second.load(Ordering::Acquire));
             let (one, two) = (Lease::unpack(first), Lease::unpack(second));
@@ -244,8 +226,7 @@ impl Slot {
             let exchanged =
                 self.cell(cell).compare_exchange_weak(seen, less.pack(), Ordering::AcqRel, Ordering::Acquire);
             if exchanged.is_ok() {
-                let left = less.tokens.saturating_add(other.live_tokens(now));
-                return Some((Taken::Lease { cell, until: lease.until }, left));
+                return Some(less.tokens.saturating_add(other.live_tokens(now)));
             }
         }
     }

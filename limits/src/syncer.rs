@@ -88,9 +88,9 @@ impl Syncer {
         closed
     }
 
-    pub fn change(&mut self, place: Place, policy: Policy, fleet: u32) {
+    pub fn change(&mut self, place: Place, policy: Policy, fleet: u32, now_ns: u64) {
         if let Some(desk) = self.desks.get_mut(place) {
-            desk.ledger.change(&desk.slot, policy, fleet);
+            desk.ledger.change(&desk.slot, policy, fleet, now_ns);
         }
         self.call(place);
     }

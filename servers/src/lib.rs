@@ -18,5 +18,5 @@ pub use postgres::{Durability, PrivatePostgres};
 pub use process::{die_with_parent, send};
 pub use redis::PrivateRedis;
 pub use rustix::process::Signal;
-pub use small_disk::SmallDisk;
+pub use small_disk::{SmallDisk, leave_out_disk};
 pub use throw_away::ThrowAwayPostgres;

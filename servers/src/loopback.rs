@@ -109,6 +109,10 @@ impl LoopbackRedis {
         format!("rediss://127.0.0.1:{}", self.tls_port)
     }
 
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
     pub fn kill(&mut self) {
         let _gone_already = self.child.kill();
         let _ = self.child.wait();

@@ -10,4 +10,5 @@ pub mod record;
 pub mod routes;
 pub mod target;
 pub mod token;
+pub mod usage;
 pub mod wire;

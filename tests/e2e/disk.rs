@@ -18,14 +18,6 @@ async fn status(world: &World, catalog: &Catalog, key: &str) -> u16 {
     world.client.get(url).bearer_auth(key).send().await.unwrap().status().as_u16()
 }
 
-async fn is_saved(world: &World) {
-    eventually("what is served is on the disk", || async {
-        let health = world.gateway().healthz().await;
-        (health["snapshot"]["saved_revision"] == health["snapshot"]["revision"]).then_some(())
-    })
-    .await;
-}
-
 /// Changes that surely fill what is left of the page that a log of changes ends in.
 const CHANGES_MAX: usize = 200;
 
@@ -61,12 +53,12 @@ async fn a_full_disk_fails_no_request_and_costs_neither_changes_nor_usage() {
     let catalog = catalog(&world, &ann).await;
     let traffic = Traffic::start(&world, &catalog);
     traffic.more(100).await;
-    is_saved(&world).await;
+    world.gateway().saved().await;
     world.small_disk.as_ref().unwrap().fill().unwrap();
     let revoked = change_something(&world, &ann, &catalog).await;
     traffic.more(300).await;
     world.small_disk.as_ref().unwrap().make_room();
-    is_saved(&world).await;
+    world.gateway().saved().await;
     traffic.more(50).await;
     let answered = traffic.stop().await;
     // One more with the key that was revoked since.
@@ -86,7 +78,7 @@ async fn a_disk_that_turns_read_only_fails_no_request_and_keeps_its_last_good_sn
     let mut world = World::with().gateway_disk(disk.path()).start().await;
     let ann = world.publisher("ann").await;
     let catalog = catalog(&world, &ann).await;
-    is_saved(&world).await;
+    world.gateway().saved().await;
     let traffic = Traffic::start(&world, &catalog);
     traffic.more(50).await;
     disk.turn_read_only();

@@ -7,7 +7,6 @@ mod ports;
 mod postgres;
 mod publisher;
 mod role;
-pub mod sentinel;
 mod upstream;
 mod wait;
 mod world;
@@ -16,6 +15,6 @@ mod world;
 #[allow(unused_imports)]
 pub use publisher::{Catalog, Publisher};
 #[allow(unused_imports)]
-pub use wait::eventually;
+pub use wait::{eventually, eventually_within};
 #[allow(unused_imports)]
-pub use world::{World, choose_tls_provider};
+pub use world::{USAGE_STREAM, World, choose_tls_provider};

@@ -13,7 +13,7 @@ use self::faults::Chaos;
 use self::load::{Load, clients};
 use self::oracle::{compare, lasting_difference, settle};
 use self::stream::EarlyAcknowledger;
-use crate::harness::World;
+use crate::harness::{World, eventually};
 
 /// Of one run, and the runs side by side; each of them has servers of its own.
 const SECONDS: u64 = 30;
@@ -21,6 +21,8 @@ const SEEDS: &str = "1,2,3";
 /// From here on a run has time for long faults too.
 const LONG_SECONDS: u64 = 300;
 const STRIKE_EVERY: Duration = Duration::from_secs(1);
+/// A load that is less proves little.
+const BILLED_PER_SECOND_MIN: u64 = 10;
 /// Between the last fault and the end of the load.
 const CALM: Duration = Duration::from_millis(500);
 
@@ -83,7 +85,8 @@ async fn one_run(seed: u64, seconds: u64) {
         settled.as_ref().map(|totals| totals.values().sum::<u64>()),
     );
     let totals = settled.unwrap_or_else(|difference| panic!("seed {seed}: {difference}"));
-    assert!(answers > 200 && copies > 0, "{answers} answers, {copies} copies");
+    let billed = oracle.billed();
+    assert!(billed > BILLED_PER_SECOND_MIN * seconds && copies > 0, "{billed} billed of {answers}, {copies} copies");
     let sums = "SELECT (SELECT sum(events) FROM ingested_days) - (SELECT sum(request_count) FROM usage_quarter_hours)";
     assert_eq!(world.count(sums).await, 0, "what was taken in is what is billed from");
 
@@ -113,6 +116,12 @@ async fn without_its_rings_a_killed_gateway_loses_usage_and_the_oracle_sees_it()
     let oracle = load.stop().await;
     let difference = lasting_difference(&world, &oracle).await;
     assert!(difference.as_ref().is_some_and(|told| told.starts_with("lost")), "the loss was not seen: {difference:?}");
+    // And nothing else was lost.
+    let answered = i64::try_from(oracle.by_gateway[&1]).unwrap();
+    let of_the_other = "SELECT coalesce(sum(events), 0)::bigint FROM ingested_batches JOIN nodes ON nodes.id = node_id
+        WHERE nodes.name = 'gateway-1'";
+    let is_counted = || async { (world.count(of_the_other).await == answered).then_some(()) };
+    eventually("all that the other gateway answered is counted", is_counted).await;
 }
 
 /// Negative control: a database that does not remember what it has counted. Everything that comes twice counts twice.
@@ -150,10 +159,15 @@ async fn a_consumer_that_acknowledges_before_it_commits_loses_usage_and_the_orac
     let consumers = world.redis_of_consumers.as_ref().unwrap().url();
     let early = EarlyAcknowledger::start(world.redis.url(), consumers, 4);
     let load = Load::start(&world, &clients);
-    crate::harness::eventually("it died twice", || async { (early.deaths() >= 2).then_some(()) }).await;
+    eventually("it died twice", || async { (early.deaths() >= 2).then_some(()) }).await;
     let oracle = load.stop().await;
     let difference = lasting_difference(&world, &oracle).await;
     assert!(difference.as_ref().is_some_and(|told| told.starts_with("lost")), "the loss was not seen: {difference:?}");
+    // And nothing else was lost.
+    let wanted = i64::try_from(oracle.answers() - early.lost()).unwrap();
+    let counted = "SELECT coalesce(sum(events), 0)::bigint FROM ingested_batches";
+    let is_counted = || async { (world.count(counted).await >= wanted).then_some(()) };
+    eventually("all but what it died with is counted", is_counted).await;
 }
 
 /// And the journal of what they hold.

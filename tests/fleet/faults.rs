@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::exact::{fullest_clock_minute, fullest_minute, peak_excess};
 use crate::harness::eventually;
 use crate::harness::fault_proxy::{Flow, Target};
-use crate::harness::sentinel::RedisWithSentinel;
 use crate::scene::Fleet;
+use crate::sentinel::{RedisWithSentinel, address};
 use crate::verdict::Verdicts;
 
 /// When something breaks, from the phase's start.
@@ -199,7 +199,7 @@ async fn redis_emptied(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     let (size, flooder, start) = (fleet.size().await, fleet.flooder(), Instant::now());
     let (log, ()) = tokio::join!(flooder.flood(&buyer, start), async {
         sleep_until(start + BREAK_AT).await;
-        fleet.empty_redis().await;
+        fleet.world.flush_redis().await;
     });
     let bound = fleet.bound(&buyer, size, |bound| bound.wipe()).await;
     verdicts.bucket("Redis is emptied", &buyer, &log, bound, BROKEN_PERCENT);
@@ -230,7 +230,7 @@ async fn month_lost(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     }
     fleet.wait_until_counted(&buyer, used).await;
     let seeded_before = fleet.seeded().await;
-    fleet.empty_redis().await;
+    fleet.world.flush_redis().await;
     let (flooder, start) = (fleet.flooder().lasting(SEEDING_TAKES), Instant::now());
     let (log, without) = tokio::join!(flooder.flood(&buyer, start), async {
         eventually("the count is put back", || async { (fleet.seeded().await > seeded_before).then_some(()) }).await;
@@ -254,7 +254,7 @@ async fn redis_failed_over(fleet: &mut Fleet, verdicts: &mut Verdicts) {
     let place = fleet.world.dir().join("sentinel");
     std::fs::create_dir_all(&place).unwrap();
     let mut servers = RedisWithSentinel::start(&place).await;
-    fleet.world.redis_links.iter().for_each(|link| link.lead_to(Target::Tcp(servers.master)));
+    fleet.world.redis_links.iter().for_each(|link| link.lead_to(Target::Tcp(address(&servers.master))));
     fleet.settle().await;
     let buyer = fleet.bucket_buyer().await;
     let (size, flooder, start) = (fleet.size().await, fleet.flooder().lasting(FAILOVER_TAKES), Instant::now());
@@ -266,7 +266,7 @@ async fn redis_failed_over(fleet: &mut Fleet, verdicts: &mut Verdicts) {
         tokio::time::sleep(LOST).await;
         servers.wait_for_failover().await;
         let lost = parted.elapsed();
-        links.iter().for_each(|link| link.lead_to(Target::Tcp(servers.replica)));
+        links.iter().for_each(|link| link.lead_to(Target::Tcp(address(&servers.replica))));
         lost
     });
     let bound = fleet.bound(&buyer, size, |bound| bound.failover(lost) + bound.all_alone()).await;

@@ -6,10 +6,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)] // A test crate.
 #![allow(clippy::print_stdout)] // The figures are the result.
 #![allow(unreachable_pub)] // Nobody reaches into a test crate.
-#![allow(dead_code)] // A harness offers more than each build of it uses.
 
 #[path = "../e2e"]
 mod e2e {
+    #[allow(dead_code)] // The end-to-end tests use it too, each their part of it.
     pub mod harness;
 }
 use e2e::harness;
@@ -18,4 +18,5 @@ mod exact;
 mod faults;
 mod load;
 mod scene;
+mod sentinel;
 mod verdict;

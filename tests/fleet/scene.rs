@@ -133,12 +133,6 @@ impl Fleet {
         Flooder { client: self.world.client.clone(), gateways: self.gateways, traffic: self.flood() }
     }
 
-    pub async fn empty_redis(&self) {
-        let client = redis::Client::open(self.world.redis.url()).unwrap();
-        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-        let () = redis::cmd("FLUSHALL").query_async(&mut connection).await.unwrap();
-    }
-
     /// Postgres knows of so many admitted requests of this buyer.
     pub async fn wait_until_counted(&self, buyer: &Buyer, admitted: usize) {
         let sql = format!(

@@ -18,14 +18,14 @@ pub fn tag(version: i64) -> HeaderValue {
 pub struct IfMatch(Option<Vec<u8>>);
 
 impl IfMatch {
-    /// Errors: 412 when the header is there and names another version.
+    /// `version` is 0 where there is nothing yet, which `*` does not name. Errors: 412 when the header is there and names another version.
     pub fn check(&self, version: i64) -> Result<(), ApiError> {
         let Some(wanted) = &self.0 else { return Ok(()) };
         let current = tag(version);
         let is_same = wanted
             .split(|byte| *byte == b',')
             .map(<[u8]>::trim_ascii)
-            .any(|one| one == b"*" || one == current.as_bytes());
+            .any(|one| (one == b"*" && version > 0) || one == current.as_bytes());
         if is_same {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::testing::{App, Client};
-pub(crate) use crate::testing::{calm_zone, run_sql, since_last_month, use_api};
+pub(crate) use crate::testing::{calm_zone, hold_pair, run_sql, since_last_month, until_waiting, use_api};
 
 pub(crate) struct Shop {
     pub(crate) publisher: Client,
@@ -88,7 +88,12 @@ impl Shop {
 impl Shop {
     /// A shop whose plan has these terms.
     pub(crate) async fn with_plan(app: &App, terms: Value) -> Shop {
-        let (publisher, consumer) = (app.user("petra").await, app.user("carl").await);
+        Shop::between(app, "petra", "carl", terms).await
+    }
+
+    /// A shop of other people.
+    pub(crate) async fn between(app: &App, publisher: &str, consumer: &str, terms: Value) -> Shop {
+        let (publisher, consumer) = (app.user(publisher).await, app.user(consumer).await);
         let product = draft_product(&publisher, "weather", json!({})).await;
         let endpoint = add_endpoint(&publisher, product, "GET", "/forecast/{city}").await;
         let plan = add_plan(&publisher, product, "basic", terms).await;

@@ -17,6 +17,9 @@ use crate::store::{StoreError, Transaction, billing_events};
 
 /// Invoiced months that are looked at again for late usage. Gateways keep what they have not delivered for less than this.
 pub const LATE_MONTHS_MAX: i64 = 3;
+/// The shortest time for which the billing record can be kept, in days: a month that is invoiced, those before it that are looked at again
+/// (123 days together), and five weeks for which the invoice may be held back. What is rated again without its usage would be refunded.
+pub const RECORD_DAYS_MIN: u64 = 160;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AccountFault {
@@ -47,12 +50,8 @@ pub async fn statements(tx: &Transaction<'_>, pair: Pair, month: &MonthRow) -> R
         current.entry(currency).or_default().push(rated);
     }
     for earlier in billing_months::earlier(tx, month, LATE_MONTHS_MAX).await? {
-        for (currency, rated) in rated_months(tx, pair, &earlier).await? {
-            if ratings::is_issued(tx, pair, earlier.month, &currency).await? {
-                let billed = ratings::billed(tx, rated.named.subscription, earlier.month).await?;
-                let billed = Minor::of_decimal(billed, &currency)?;
-                settled.entry(currency).or_default().push(Settled { rated, billed });
-            }
+        for (currency, month) in settled_months(tx, pair, &earlier).await? {
+            settled.entry(currency).or_default().push(month);
         }
     }
     let currencies: Vec<String> = current.keys().chain(settled.keys()).cloned().collect();
@@ -64,6 +63,27 @@ pub async fn statements(tx: &Transaction<'_>, pair: Pair, month: &MonthRow) -> R
         let statement = state(&now, &before, credit, &currency)?;
         if !statement.lines.is_empty() {
             found.insert(currency, statement);
+        }
+    }
+    Ok(found)
+}
+
+/// Each subscription's month as far as it was invoiced. One that was not is not rated at all.
+async fn settled_months(
+    tx: &Transaction<'_>,
+    pair: Pair,
+    month: &MonthRow,
+) -> Result<Vec<(String, Settled)>, AccountFault> {
+    let issued = ratings::issued_currencies(tx, pair, month.month).await?;
+    if issued.is_empty() {
+        return Ok(Vec::new());
+    }
+    let billed = ratings::billed(tx, pair, month.month).await?;
+    let mut found = Vec::new();
+    for (currency, rated) in rated_months(tx, pair, month).await? {
+        if issued.contains(&currency) {
+            let billed = Minor::of_decimal(billed.of(rated.named.subscription), &currency)?;
+            found.push((currency, Settled { rated, billed }));
         }
     }
     Ok(found)

@@ -7,10 +7,12 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::account::{self, AccountFault};
+use super::attempts::{Attempts, Done};
 use super::money::Minor;
 use crate::store::billing_events::{self, NewEvent};
 use crate::store::billing_months;
-use crate::store::budgets::{self, BudgetRow, QuotaUse};
+use crate::store::budgets::{self, BudgetRow, QuotaUse, Which};
+use crate::store::ratings::{self, Pair};
 use crate::store::{Store, StoreError, Transaction};
 
 /// Per cent at which somebody is told.
@@ -25,25 +27,32 @@ pub fn reached(spent: i128, limit: i128) -> impl Iterator<Item = i128> {
     THRESHOLDS.into_iter().filter(move |threshold| share >= limit.saturating_mul(*threshold))
 }
 
-/// Answers how many events are new.
-pub async fn run(store: &Store) -> Result<u64, StoreError> {
-    Ok(look_at_budgets(store).await? + look_at_quotas(store).await?)
+/// Looks where something has happened lately. Answers how many events are new.
+pub async fn run(store: &Store) -> Result<Done, StoreError> {
+    let mut attempts = Attempts::new(store);
+    let told =
+        look_at_budgets(store, Which::Touched, &mut attempts).await? + look_at_quotas(store, &mut attempts).await?;
+    Ok(attempts.done(told))
 }
 
-async fn look_at_budgets(store: &Store) -> Result<u64, StoreError> {
+/// Looks at every budget, for what came late: usage of a gateway that was cut off, or of hours in which nobody looked.
+pub async fn run_all(store: &Store) -> Result<Done, StoreError> {
+    let mut attempts = Attempts::new(store);
+    let told = look_at_budgets(store, Which::All, &mut attempts).await?;
+    Ok(attempts.done(told))
+}
+
+async fn look_at_budgets(store: &Store, which: Which, attempts: &mut Attempts<'_>) -> Result<u64, StoreError> {
     let mut told = 0;
     let mut last: Option<BudgetRow> = None;
     for _ in 0..PAGES_MAX {
         let after = last.as_ref();
-        let page = store.read("budgets", |tx| Box::pin(budgets::all(tx, after, PAGE))).await?;
+        let page = store.read("budgets", |tx| Box::pin(budgets::page(tx, which, after, PAGE))).await?;
         for budget in &page {
-            match store.run_tx("budget_alert", |tx| Box::pin(tell_budget(tx, budget))).await {
-                Ok(new) => told += new,
-                Err(AccountFault::Store(error)) => return Err(error),
-                Err(error) => {
-                    tracing::error!(consumer = %budget.pair.consumer, %error, "a budget cannot be compared");
-                }
-            }
+            let outcome = store.run_slow_tx("budget_alert", |tx| Box::pin(tell_budget(tx, budget))).await;
+            let Pair { consumer, publisher } = budget.pair;
+            let tell = |error| tracing::error!(%consumer, %publisher, %error, "a budget cannot be compared");
+            told += attempts.take(outcome, tell).await?.unwrap_or(0);
         }
         last = page.into_iter().last();
         if last.is_none() {
@@ -54,6 +63,7 @@ async fn look_at_budgets(store: &Store) -> Result<u64, StoreError> {
 }
 
 async fn tell_budget(tx: &Transaction<'_>, budget: &BudgetRow) -> Result<u64, AccountFault> {
+    ratings::allow_time(tx).await?;
     let month = billing_months::current(tx, budget.pair.publisher).await?;
     let statements = account::statements(tx, budget.pair, &month).await?;
     let Some(statement) = statements.get(&budget.currency) else { return Ok(0) };
@@ -85,13 +95,15 @@ async fn tell_budget(tx: &Transaction<'_>, budget: &BudgetRow) -> Result<u64, Ac
     Ok(told)
 }
 
-async fn look_at_quotas(store: &Store) -> Result<u64, StoreError> {
+async fn look_at_quotas(store: &Store, attempts: &mut Attempts<'_>) -> Result<u64, StoreError> {
     let mut told = 0;
     let mut after: Option<Uuid> = None;
     for _ in 0..PAGES_MAX {
         let page = store.read("quota_use", |tx| Box::pin(budgets::quota_use(tx, after, PAGE))).await?;
         for quota in page.iter().filter(|quota| reached(quota.used.into(), quota.included.into()).next().is_some()) {
-            told += store.run_tx("quota_alert", |tx| Box::pin(tell_quota(tx, quota))).await?;
+            let outcome = store.run_tx("quota_alert", |tx| Box::pin(tell_quota(tx, quota))).await;
+            let tell = |error| tracing::error!(subscription = %quota.subscription, %error, "a quota cannot be told");
+            told += attempts.take(outcome, tell).await?.unwrap_or(0);
         }
         after = page.last().map(|quota| quota.subscription);
         if after.is_none() {

@@ -3,61 +3,67 @@
 
 use jiff::SignedDuration;
 use serde_json::json;
+use uuid::Uuid;
 
+use super::attempts::{Attempts, Done};
 use crate::changes::{self, EntityKind};
 use crate::settings::Billing;
 use crate::store::audit::{self, Actor, Target};
 use crate::store::billing_events::{self, NewEvent};
-use crate::store::dunning::{self as rows, Overdue, Touched};
-use crate::store::ratings::Pair;
+use crate::store::dunning::{self as rows, Touched};
+use crate::store::ratings::{self, Pair};
 use crate::store::{Store, StoreError, Transaction, billing_months};
 
-/// Pairs of one transaction, and transactions of one run.
-const BATCH_MAX: i64 = 20;
-const BATCHES_MAX: u32 = 10_000;
+#[cfg(test)]
+mod tests;
+
+/// Pairs of one statement, and statements of one run.
+const PAGE: i64 = 200;
+const PAGES_MAX: u32 = 10_000;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// Safe to run on several control planes at once. Answers how many subscriptions were marked.
-pub async fn run(store: &Store, billing: &Billing) -> Result<u64, StoreError> {
-    let mut marked = 0;
-    for _ in 0..BATCHES_MAX {
-        let count = store.run_tx("mark_past_due", |tx| Box::pin(mark_batch(tx, billing))).await?;
-        if count == 0 {
+/// Safe to run on several control planes at once. `only`: one publisher's. Answers how many subscriptions were marked.
+pub async fn run(store: &Store, billing: &Billing, only: Option<Uuid>) -> Result<Done, StoreError> {
+    let mut attempts = Attempts::new(store);
+    let (mut marked, mut last) = (0, None);
+    for _ in 0..PAGES_MAX {
+        let page = store.read("overdue_pairs", |tx| Box::pin(rows::overdue(tx, only, last, PAGE))).await?;
+        for pair in &page {
+            let outcome = store.run_tx("mark_past_due", |tx| Box::pin(mark(tx, *pair, billing))).await;
+            let Pair { consumer, publisher } = *pair;
+            let tell = |error| tracing::error!(%consumer, %publisher, %error, "what is past due cannot be marked");
+            marked += attempts.take(outcome, tell).await?.unwrap_or(0);
+        }
+        last = page.last().copied();
+        if last.is_none() {
             break;
         }
-        marked += count;
     }
-    Ok(marked)
+    Ok(attempts.done(marked))
 }
 
-async fn mark_batch(tx: &Transaction<'_>, billing: &Billing) -> Result<u64, StoreError> {
-    let mut marked = 0;
-    for overdue in rows::overdue(tx, BATCH_MAX).await? {
-        let touched = mark(tx, &overdue, billing).await?;
-        marked += u64::try_from(touched).unwrap_or(0);
-    }
-    Ok(marked)
-}
-
-async fn mark(tx: &Transaction<'_>, overdue: &Overdue, billing: &Billing) -> Result<usize, StoreError> {
-    let refuse_from = overdue.due_at.checked_add(DAY * i32::from(billing.grace_days)).unwrap_or(overdue.due_at);
-    let touched = rows::mark(tx, overdue.pair, overdue.due_at, refuse_from).await?;
+/// Under the pair's lock, so that who pays meanwhile has paid before this or after it.
+async fn mark(tx: &Transaction<'_>, pair: Pair, billing: &Billing) -> Result<u64, StoreError> {
+    ratings::lock_pair(tx, pair).await?;
+    let Some(due) = rows::oldest_due(tx, pair).await? else { return Ok(0) };
+    let refuse_from = due.at.checked_add(DAY * i32::from(billing.grace_days)).unwrap_or(due.at);
+    let touched = rows::mark(tx, pair, due.at, refuse_from).await?;
     for subscription in &touched {
         let event = NewEvent {
             kind: "subscription.past_due",
-            at: billing_months::billing_now(tx, overdue.pair.publisher).await?,
-            pair: overdue.pair,
+            at: billing_months::billing_now(tx, pair.publisher).await?,
+            pair,
             subscription: Some(subscription.id),
-            invoice: Some(overdue.invoice),
+            invoice: Some(due.invoice),
             amount: None,
             details: json!({"refuse_unpaid_from": refuse_from}),
-            dedupe: format!("past_due:{}:{}", subscription.id, overdue.invoice),
+            dedupe: format!("past_due:{}:{}", subscription.id, due.invoice),
         };
         billing_events::append(tx, &event).await?;
-        let after = json!({"past_due_since": overdue.due_at, "refuse_unpaid_from": refuse_from});
+        let after = json!({"past_due_since": due.at, "refuse_unpaid_from": refuse_from});
         note(tx, subscription, "subscription.past_due", after).await?;
     }
-    Ok(touched.len())
+    Ok(u64::try_from(touched.len()).unwrap_or(u64::MAX))
 }
 
 /// Call it in the transaction that paid or voided an invoice of the pair. Answers the last change, where gateways must learn one.

@@ -8,6 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::account::{AccountFault, LATE_MONTHS_MAX, statements};
+use super::attempts::Attempts;
 use super::money::{Minor, TooLarge};
 use super::statement::{Line, Statement};
 use crate::settings::Billing;
@@ -34,7 +35,7 @@ const REASON_CHARS_MAX: usize = 500;
 /// A day, in the billing time that due dates are told in.
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-/// What a run did.
+/// What a run did. What failed is in the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Issued {
     pub issued: u64,
@@ -52,7 +53,8 @@ enum Outcome {
 
 /// `only`: one publisher's.
 pub async fn run(store: &Store, billing: &Billing, only: Option<Uuid>) -> Result<Issued, StoreError> {
-    make_months(store, only).await?;
+    let mut attempts = Attempts::new(store);
+    make_months(store, only, &mut attempts).await?;
     let mut done = Issued::default();
     let mut last: Option<MonthRow> = None;
     for _ in 0..PAGES_MAX {
@@ -60,21 +62,21 @@ pub async fn run(store: &Store, billing: &Billing, only: Option<Uuid>) -> Result
         let page =
             store.read("unsettled_months", |tx| Box::pin(billing_months::unsettled(tx, only, after, PAGE))).await?;
         for month in &page {
-            let this = settle(store, billing, month).await?;
-            done.issued += this.issued;
-            done.held_back += this.held_back;
-            done.failed += this.failed;
+            let settled = settle(store, billing, month, &mut attempts, &mut done).await;
+            let publisher = month.organization;
+            let tell = |error| tracing::error!(%publisher, month = %month.month, %error, "a month cannot be settled");
+            attempts.take(settled, tell).await?;
         }
         last = page.into_iter().last();
         if last.is_none() {
             break;
         }
     }
-    Ok(done)
+    Ok(Issued { failed: attempts.failed(), ..done })
 }
 
 /// Every publisher with subscriptions has the month that runs, and those before it.
-async fn make_months(store: &Store, only: Option<Uuid>) -> Result<(), StoreError> {
+async fn make_months(store: &Store, only: Option<Uuid>, attempts: &mut Attempts<'_>) -> Result<(), StoreError> {
     let mut after = None;
     for _ in 0..PAGES_MAX {
         let page = match only {
@@ -86,10 +88,8 @@ async fn make_months(store: &Store, only: Option<Uuid>) -> Result<(), StoreError
         for publisher in &page {
             let publisher = *publisher;
             let made = store.run_tx("billing_month", |tx| Box::pin(billing_months::current(tx, publisher))).await;
-            if let Err(error) = made {
-                // One publisher's time zone must not stop everybody else's bills.
-                tracing::error!(organization = %publisher, %error, "a publisher's month cannot be made");
-            }
+            // One publisher's time zone must not stop everybody else's bills.
+            attempts.take(made, |error| tracing::error!(%publisher, %error, "a month cannot be made")).await?;
         }
         after = page.last().copied();
         if only.is_some() || after.is_none() {
@@ -99,7 +99,13 @@ async fn make_months(store: &Store, only: Option<Uuid>) -> Result<(), StoreError
     Ok(())
 }
 
-async fn settle(store: &Store, billing: &Billing, month: &MonthRow) -> Result<Issued, StoreError> {
+async fn settle(
+    store: &Store,
+    billing: &Billing,
+    month: &MonthRow,
+    attempts: &mut Attempts<'_>,
+    done: &mut Issued,
+) -> Result<(), StoreError> {
     let (reasons, from) = store
         .read("month_reasons", |tx| {
             Box::pin(async move {
@@ -109,7 +115,7 @@ async fn settle(store: &Store, billing: &Billing, month: &MonthRow) -> Result<Is
             })
         })
         .await?;
-    let mut done = Issued::default();
+    let failed_before = attempts.failed();
     let mut after = None;
     for _ in 0..PAGES_MAX {
         let page = store.read("owing", |tx| Box::pin(ratings::owing(tx, month, from, after, PAGE))).await?;
@@ -117,25 +123,22 @@ async fn settle(store: &Store, billing: &Billing, month: &MonthRow) -> Result<Is
             let pair = Pair { consumer: *consumer, publisher: month.organization };
             let reasons = &reasons;
             let outcome =
-                store.run_tx("issue_invoice", |tx| Box::pin(issue_pair(tx, pair, month, reasons, billing))).await;
-            match outcome {
-                Ok(Outcome::Issued) => done.issued += 1,
-                Ok(Outcome::HeldBack) => done.held_back += 1,
-                Ok(Outcome::Nothing) => {}
-                Err(AccountFault::Store(error)) => return Err(error),
-                Err(error) => {
-                    done.failed += 1;
-                    tracing::error!(consumer = %pair.consumer, publisher = %pair.publisher, %error, "an invoice cannot be made");
-                }
+                store.run_slow_tx("issue_invoice", |tx| Box::pin(issue_pair(tx, pair, month, reasons, billing))).await;
+            let (consumer, publisher) = (pair.consumer, pair.publisher);
+            let tell = |error| tracing::error!(%consumer, %publisher, %error, "an invoice cannot be made");
+            match attempts.take(outcome, tell).await? {
+                Some(Outcome::Issued) => done.issued += 1,
+                Some(Outcome::HeldBack) => done.held_back += 1,
+                Some(Outcome::Nothing) | None => {}
             }
         }
         let Some(last) = page.last() else { break };
         after = Some(*last);
     }
-    if reasons.is_empty() && done.failed == 0 {
+    if reasons.is_empty() && attempts.failed() == failed_before {
         store.run_tx("settle_month", |tx| Box::pin(billing_months::settle(tx, month))).await?;
     }
-    Ok(done)
+    Ok(())
 }
 
 /// Why the month's invoices cannot be issued yet. A month that the simulation clock ended waits for nobody: what comes later is
@@ -175,6 +178,7 @@ async fn issue_pair(
     reasons: &[String],
     billing: &Billing,
 ) -> Result<Outcome, AccountFault> {
+    ratings::allow_time(tx).await?;
     ratings::lock_pair(tx, pair).await?;
     if !reasons.is_empty() && invoices::has_recent_draft(tx, pair, month.month, reasons).await? {
         return Ok(Outcome::HeldBack);

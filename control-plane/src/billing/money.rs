@@ -4,14 +4,13 @@
 use rust_decimal::Decimal;
 
 use crate::domain::fault::Flaw;
+use crate::domain::plan::MONEY_MAX;
 
 #[cfg(test)]
 mod tests;
 
 /// Digits that the database keeps after the point; a price is a whole number of these.
 const SCALE: u32 = 6;
-/// The largest sum that somebody pays at once, in units.
-const AMOUNT_MAX: i64 = 1_000_000_000;
 /// Micro-units of one unit.
 pub const MICROS: i128 = 1_000_000;
 
@@ -97,8 +96,8 @@ impl Minor {
 
 /// A sum that somebody pays, gives or means to spend: more than nothing, in whole minor units.
 pub fn parse_amount(amount: Decimal, currency: &str) -> Result<Decimal, Flaw> {
-    if amount <= Decimal::ZERO || amount > Decimal::from(AMOUNT_MAX) {
-        return Err(Flaw::new(format!("must be more than 0 and at most {AMOUNT_MAX}")));
+    if amount <= Decimal::ZERO || amount > Decimal::from(MONEY_MAX) {
+        return Err(Flaw::new(format!("must be more than 0 and at most {MONEY_MAX}")));
     }
     let amount = amount.normalize();
     if amount.scale() > digits(currency) {

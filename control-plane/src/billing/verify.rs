@@ -13,7 +13,9 @@ use super::statement::RatedMonth;
 use crate::domain::invoice::LineKind;
 use crate::store::billing_months::{self, MonthRow};
 use crate::store::invoices::{self, InvoiceRow, LineRow};
-use crate::store::{Store, StoreError, Transaction, ratings};
+use crate::store::ratings::{self, Billed};
+use crate::store::snapshot_rows::{begin_moment, end_moment};
+use crate::store::{Store, StoreError, Transaction};
 
 #[cfg(test)]
 mod tests;
@@ -54,8 +56,10 @@ pub async fn verify(store: &Store, selection: Selection) -> Result<Report, Accou
         let Some(last) = page.last() else { break };
         after = Some(last.id);
         for invoice in &page {
-            // One moment for each invoice, so that usage that arrives meanwhile does not look like a difference.
-            let found = store.run_tx("verify_invoice", |tx| Box::pin(verify_one(tx, invoice))).await?;
+            // One moment for each invoice, so that usage that arrives meanwhile does not look like a difference; and as long as it takes.
+            let moment = begin_moment(store).await?;
+            let found = verify_one(&moment, invoice).await?;
+            end_moment(moment).await?;
             report.checked += 1;
             report.differences.extend(found);
         }
@@ -102,9 +106,10 @@ async fn verify_one(tx: &Transaction<'_>, invoice: &InvoiceRow) -> Result<Vec<Di
     };
     findings.compare_bounds(&month);
     let rated = rated_in_currency(tx, invoice, &month).await?;
+    let billed = ratings::billed(tx, invoice.pair(), month.month).await?;
     for subscription in &rated {
-        check_lines(tx, &mut findings, &lines, subscription).await?;
-        check_billed(tx, &mut findings, subscription).await?;
+        check_lines(&mut findings, &lines, subscription, &billed)?;
+        check_billed(tx, &mut findings, subscription, &billed).await?;
     }
     let known = |line: &&LineRow| rated.iter().any(|rated| Some(rated.named.subscription) == line.subscription);
     let charges = lines.iter().filter(|line| !matches!(line.kind, LineKind::Credit | LineKind::Adjustment));
@@ -148,14 +153,14 @@ async fn check_sums(tx: &Transaction<'_>, findings: &mut Findings<'_>, lines: &[
 
 /// Each charge has its line. Where late usage was billed elsewhere, the overage of then cannot be told from the sums of now; the sum of
 /// all that was billed can.
-async fn check_lines(
-    tx: &Transaction<'_>,
+fn check_lines(
     findings: &mut Findings<'_>,
     lines: &[LineRow],
     rated: &RatedMonth,
+    billed: &Billed,
 ) -> Result<(), AccountFault> {
     let currency = &findings.invoice.currency.clone();
-    let billed = ratings::billed(tx, rated.named.subscription, rated.month).await?;
+    let billed = billed.of(rated.named.subscription);
     let own =
         |line: &&LineRow| line.subscription == Some(rated.named.subscription) && line.kind != LineKind::Adjustment;
     let here: Decimal = lines.iter().filter(own).map(|line| line.amount).sum();
@@ -189,10 +194,10 @@ async fn check_billed(
     tx: &Transaction<'_>,
     findings: &mut Findings<'_>,
     rated: &RatedMonth,
+    billed: &Billed,
 ) -> Result<(), AccountFault> {
     let invoice = findings.invoice;
-    let billed =
-        Minor::of_decimal(ratings::billed(tx, rated.named.subscription, rated.month).await?, &invoice.currency)?;
+    let billed = Minor::of_decimal(billed.of(rated.named.subscription), &invoice.currency)?;
     if billed != rated.rated.total {
         let is_late = billed < rated.rated.total
             && !invoices::has_later(tx, invoice.pair(), invoice.month, &invoice.currency).await?;
@@ -224,8 +229,9 @@ async fn check_adjustments(
             findings.add(format!("it corrects {month}, which is no month of the publisher"), false);
             continue;
         };
+        let billed = ratings::billed(tx, invoice.pair(), month.month).await?;
         for rated in rated_in_currency(tx, invoice, &month).await? {
-            check_billed(tx, findings, &rated).await?;
+            check_billed(tx, findings, &rated, &billed).await?;
         }
     }
     Ok(())

@@ -9,8 +9,9 @@ use super::text::{Name, PLAN_DESCRIPTION_CHARS_MAX, Prose, Slug};
 
 /// Digits after the point that the database keeps of an amount.
 const MONEY_SCALE: u32 = 6;
-/// Largest amount, in units of its currency: what `numeric(20, 6)` holds.
-const MONEY_MAX: i64 = 99_999_999_999_999;
+/// Largest price, and largest sum that somebody pays at once, in units of its currency. The database keeps a hundred thousand times
+/// that, so that many of them still add up to something that can be stored.
+pub const MONEY_MAX: i64 = 1_000_000_000;
 /// Largest monthly quota.
 pub const INCLUDED_REQUESTS_MAX: u64 = 1_000_000_000_000;
 pub const TRIAL_DAYS_MAX: u32 = 365;
@@ -202,7 +203,7 @@ fn money(amount: Decimal) -> Result<Decimal, Flaw> {
         amount >= Decimal::ZERO && amount <= Decimal::from(MONEY_MAX) && amount.normalize().scale() <= MONEY_SCALE;
     let flaw = || {
         Flaw::new("this is not an amount of money")
-            .mend("use a decimal such as \"19.90\": not negative, at most 6 decimals")
+            .mend(format!("use a decimal such as \"19.90\": 0 to {MONEY_MAX}, at most {MONEY_SCALE} decimals"))
     };
     fits.then_some(amount).ok_or_else(flaw)
 }

@@ -65,6 +65,20 @@ fn a_rate_beyond_what_is_counted_exactly_is_refused_and_not_cut() {
 }
 
 #[test]
+fn prices_leave_room_for_the_sum_of_many() {
+    let priced = |price: &str| PlanTerms::parse(&PlanDraft { price: price.parse().unwrap(), ..plan() });
+    assert!(priced("1000000000").is_ok());
+    assert_eq!(pointers(priced("1000000000.000001").unwrap_err()), ["/price"]);
+    let overage = PlanDraft {
+        included_requests: Some(1),
+        quota_mode: QuotaMode::Soft,
+        overage_price_per_1000: Some(Decimal::from(1_000_000_001)),
+        ..plan()
+    };
+    assert_eq!(pointers(PlanTerms::parse(&overage).unwrap_err()), ["/overage_price_per_1000"]);
+}
+
+#[test]
 fn every_fault_of_a_plan_is_named_at_once() {
     let faults = PlanTerms::parse(&PlanDraft {
         slug: "Bad Slug".into(),

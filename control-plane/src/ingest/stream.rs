@@ -7,6 +7,7 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamAutoClaimReply, StreamId, StreamReadReply};
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, Value};
+use snapshot::usage::acknowledgement_key;
 
 use crate::store::usage::Reached;
 
@@ -124,7 +125,7 @@ impl UsageStream {
         }
         let mut pipe = redis::pipe();
         for Reached { producer, contiguous_seq } in reached {
-            let key = format!("usage:ack:{}:{}", producer.node, producer.epoch);
+            let key = acknowledgement_key(producer.node, producer.epoch);
             match contiguous_seq {
                 0.. => pipe.cmd("SET").arg(key).arg(*contiguous_seq).arg("EX").arg(ACK_TTL_S).ignore(),
                 _ => pipe.cmd("DEL").arg(key).ignore(),

@@ -30,9 +30,8 @@ pub fn all(retention: &Retention, terms: Billing, quotas: Option<Reconciler>) ->
             Ok(usage::prune_failures(&store, days).await.map(|_| ())?)
         }),
         Job::new("subscription_periods", HOUR, |store| async move { Ok(housekeeping::move_periods(&store).await?) }),
-        Job::new("billing", MINUTE, move |store| async move {
-            Ok(billing::job::run_once(&store, &terms, None).await.map(|_| ())?)
-        }),
+        Job::new("billing", MINUTE, move |store| async move { billing::job::run_once(&store, &terms).await }),
+        Job::new("budgets", HOUR, |store| async move { billing::job::compare_budgets(&store).await }),
         Job::new("expired_rows", HOUR, |store| async move { Ok(housekeeping::remove_expired(&store).await?) }),
     ];
     jobs.extend(quotas.map(Reconciler::job));

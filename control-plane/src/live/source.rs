@@ -8,12 +8,11 @@ use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamId, StreamRangeReply, StreamReadReply};
 use redis::{AsyncConnectionConfig, Client, FromRedisValue, RedisError, Value};
+use snapshot::usage::LIVE_STREAM;
 use tokio_util::sync::CancellationToken;
 
 use super::decode::Intake;
 
-/// The stream that the gateways append to.
-pub const LIVE_STREAM: &str = "usage:live";
 /// Entries read at once.
 const ENTRIES_MAX: usize = 100;
 /// How long a read waits for an entry.

@@ -5,6 +5,7 @@ use std::path::Path;
 use settings::Reader;
 
 use super::{FeedListen, Settings};
+use crate::billing::account::{LATE_MONTHS_MAX, RECORD_DAYS_MIN};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/control-plane.toml");
 
@@ -52,6 +53,15 @@ fn all_faults_are_told_at_once() {
         "t.toml:13: database.plain_url: carries a password; use `url_file` or the environment variable DATABASE_URL",
     ];
     assert_eq!(faults, wanted);
+}
+
+#[test]
+fn the_billing_record_outlives_the_months_that_an_invoice_looks_at_again() {
+    let kept = |days: u64| read(&format!("[retention]\nusage_quarter_hour_days = {days}\n"));
+    assert!(kept(159).is_err() && kept(160).is_ok());
+    // The longest run of an invoice's month and the late ones before it, and a month for which it is held back.
+    let months = u64::try_from(LATE_MONTHS_MAX).unwrap() + 2;
+    assert!(RECORD_DAYS_MIN >= months * 31);
 }
 
 #[test]

@@ -72,7 +72,8 @@ pub async fn append(tx: &Transaction<'_>, event: &NewEvent<'_>) -> Result<bool, 
     Ok(tx.execute_cached(sql, values).await? == 1)
 }
 
-/// Of either party, the oldest first.
+/// Of either party, the oldest first. What the platform keeps is the publisher's business alone, and what a consumer means to spend the
+/// consumer's. Each side has its index, read in order and no further than the page.
 pub async fn list(
     tx: &Transaction<'_>,
     organization: Uuid,
@@ -83,10 +84,17 @@ pub async fn list(
     let sql = "-- billing_events.list
         SELECT id, kind, occurred_at, consumer_organization_id, publisher_organization_id, subscription_id, invoice_id, amount,
             currency::text AS currency, details, created_at
-        FROM billing_events
-        WHERE (consumer_organization_id = $1 OR publisher_organization_id = $1) AND ($2::text IS NULL OR kind = $2)
-          AND (kind <> 'fee.charged' OR publisher_organization_id = $1)
-          AND ($3::timestamptz IS NULL OR (created_at, id) > ($3, $4)) ORDER BY created_at, id LIMIT $5";
+        FROM ((
+            SELECT * FROM billing_events
+            WHERE consumer_organization_id = $1 AND (kind <> 'fee.charged' OR publisher_organization_id = $1)
+              AND ($2::text IS NULL OR kind = $2) AND ($3::timestamptz IS NULL OR (created_at, id) > ($3, $4))
+            ORDER BY created_at, id LIMIT $5
+        ) UNION ALL (
+            SELECT * FROM billing_events
+            WHERE publisher_organization_id = $1 AND consumer_organization_id <> $1 AND kind <> 'alert.budget'
+              AND ($2::text IS NULL OR kind = $2) AND ($3::timestamptz IS NULL OR (created_at, id) > ($3, $4))
+            ORDER BY created_at, id LIMIT $5
+        )) AS either ORDER BY created_at, id LIMIT $5";
     let (at, id) = After::split(after);
     tx.query_cached(sql, &[&organization, &kind, &at, &id, &limit]).await?.iter().map(EventRow::read).collect()
 }

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::ratings::Pair;
-use super::{StoreError, Transaction};
+use super::{StoreError, Transaction, Values};
 
 #[derive(Clone, Debug)]
 pub struct BudgetRow {
@@ -43,17 +43,37 @@ pub async fn list(tx: &Transaction<'_>, consumer: Uuid) -> Result<Vec<BudgetRow>
     tx.query_cached(sql, &[&consumer]).await?.iter().map(BudgetRow::read).collect()
 }
 
+/// Which budgets are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    All,
+    /// Those that were set within the last hour, or whose subscriptions were used or changed within it.
+    Touched,
+}
+
 /// Budgets of everybody, after `after`, by pair.
-pub async fn all(tx: &Transaction<'_>, after: Option<&BudgetRow>, limit: i64) -> Result<Vec<BudgetRow>, StoreError> {
+pub async fn page(
+    tx: &Transaction<'_>,
+    which: Which,
+    after: Option<&BudgetRow>,
+    limit: i64,
+) -> Result<Vec<BudgetRow>, StoreError> {
     let sql = concat!(
-        "-- budgets.all\n",
+        "-- budgets.page\n",
         columns!(),
-        "WHERE $1::uuid IS NULL OR (b.consumer_organization_id, b.publisher_organization_id, b.currency::text) > ($1, $2, $3) \
-         ORDER BY b.consumer_organization_id, b.publisher_organization_id, b.currency::text LIMIT $4"
+        "WHERE ($1::uuid IS NULL OR (b.consumer_organization_id, b.publisher_organization_id, b.currency::text) > ($1, $2, $3))
+          AND ($5 OR b.updated_at > now() - interval '1 hour' OR EXISTS (
+            SELECT FROM subscriptions s JOIN api_products p ON p.id = s.product_id
+            WHERE s.organization_id = b.consumer_organization_id AND p.organization_id = b.publisher_organization_id
+              AND (s.updated_at > now() - interval '1 hour' OR EXISTS (SELECT FROM usage_quarter_hours r
+                WHERE r.subscription_meter_id = s.meter_id AND r.quarter_hour > now() - interval '1 hour'))))
+        ORDER BY b.consumer_organization_id, b.publisher_organization_id, b.currency::text LIMIT $4"
     );
+    let all = which == Which::All;
     let (consumer, publisher) = (after.map(|row| row.pair.consumer), after.map(|row| row.pair.publisher));
     let currency = after.map(|row| row.currency.as_str());
-    tx.query_cached(sql, &[&consumer, &publisher, &currency, &limit]).await?.iter().map(BudgetRow::read).collect()
+    let values: Values<'_> = &[&consumer, &publisher, &currency, &limit, &all];
+    tx.query_cached(sql, values).await?.iter().map(BudgetRow::read).collect()
 }
 
 pub async fn find(tx: &Transaction<'_>, pair: Pair, currency: &str) -> Result<Option<BudgetRow>, StoreError> {

@@ -1,6 +1,8 @@
 //! What rating needs of a consumer's subscriptions to one publisher: the plans they held, the usage of a month, and what was billed
 //! for it already. Reads only; rates nothing.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use rust_decimal::Decimal;
@@ -43,6 +45,16 @@ pub struct UsageRow {
 pub struct Pair {
     pub consumer: Uuid,
     pub publisher: Uuid,
+}
+
+/// What was billed, by subscription.
+#[derive(Clone, Debug, Default)]
+pub struct Billed(HashMap<Uuid, Decimal>);
+
+impl Billed {
+    pub fn of(&self, subscription: Uuid) -> Decimal {
+        self.0.get(&subscription).copied().unwrap_or_default()
+    }
 }
 
 impl TermRow {
@@ -118,12 +130,15 @@ pub async fn usage(
     tx.query_cached(sql, values).await?.iter().map(read).collect()
 }
 
-/// What issued invoices have charged a subscription for a month, on whichever invoice it stands.
-pub async fn billed(tx: &Transaction<'_>, subscription: Uuid, month: Date) -> Result<Decimal, StoreError> {
+/// What issued invoices have charged a pair's subscriptions for a month, on whichever invoice it stands.
+pub async fn billed(tx: &Transaction<'_>, pair: Pair, month: Date) -> Result<Billed, StoreError> {
     let sql = "-- ratings.billed
-        SELECT coalesce(sum(l.amount), 0) FROM invoice_lines l JOIN invoices i ON i.id = l.invoice_id
-        WHERE l.subscription_id = $1 AND l.month = $2 AND i.status <> 'draft'";
-    Ok(tx.query_one_cached(sql, &[&subscription, &month]).await?.try_get(0)?)
+        SELECT l.subscription_id, sum(l.amount) FROM invoices i JOIN invoice_lines l ON l.invoice_id = i.id
+        WHERE i.consumer_organization_id = $1 AND i.publisher_organization_id = $2 AND i.status <> 'draft'
+          AND l.month = $3 AND l.subscription_id IS NOT NULL GROUP BY 1";
+    let rows = tx.query_cached(sql, &[&pair.consumer, &pair.publisher, &month]).await?;
+    let found: Result<_, StoreError> = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect();
+    found.map(Billed)
 }
 
 /// Consumers who may owe the publisher something for what was between two instants, and have no issued invoice of the month.
@@ -147,12 +162,18 @@ pub async fn owing(
     rows.iter().map(|row| row.try_get(0).map_err(StoreError::from)).collect()
 }
 
-/// Whether the pair's month was invoiced in this currency.
-pub async fn is_issued(tx: &Transaction<'_>, pair: Pair, month: Date, currency: &str) -> Result<bool, StoreError> {
-    let sql = "-- ratings.is_issued
-        SELECT EXISTS (SELECT FROM invoices WHERE consumer_organization_id = $1 AND publisher_organization_id = $2
-            AND month = $3 AND currency = $4::text AND status <> 'draft')";
-    Ok(tx.query_one_cached(sql, &[&pair.consumer, &pair.publisher, &month, &currency]).await?.try_get(0)?)
+/// The currencies in which the pair's month was invoiced.
+pub async fn issued_currencies(tx: &Transaction<'_>, pair: Pair, month: Date) -> Result<Vec<String>, StoreError> {
+    let sql = "-- ratings.issued_currencies
+        SELECT currency::text FROM invoices WHERE consumer_organization_id = $1 AND publisher_organization_id = $2
+            AND month = $3 AND status <> 'draft'";
+    let rows = tx.query_cached(sql, &[&pair.consumer, &pair.publisher, &month]).await?;
+    rows.iter().map(|row| row.try_get(0).map_err(StoreError::from)).collect()
+}
+
+/// The statements of this transaction may take as long as a large consumer's month needs: for work that nobody waits for.
+pub async fn allow_time(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    tx.batch_execute("SET LOCAL statement_timeout = '30s'").await
 }
 
 /// One at a time makes or changes what a consumer owes a publisher.

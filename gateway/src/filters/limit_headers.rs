@@ -35,7 +35,7 @@ pub(crate) fn limit_headers(
 ) -> Vec<(HeaderName, Piece)> {
     let tightest = answers.tightest();
     let limit = texts.number(tightest.limit);
-    let remaining = texts.number(tightest.remaining);
+    let remaining = texts.number(tightest.left());
     let reset = texts.number(tightest.reset_s);
     let mut headers = Vec::with_capacity(6);
     match form {
@@ -65,7 +65,7 @@ fn policy_item(item: &LimitItem, texts: &mut HeaderTexts) {
 
 fn state_item(item: &LimitItem, texts: &mut HeaderTexts) {
     texts.push("\";r=");
-    texts.push_number(item.remaining);
+    texts.push_number(item.left());
     texts.push(";t=");
     texts.push_number(item.reset_s);
 }
@@ -86,13 +86,15 @@ mod tests {
 
     use super::*;
 
+    const MINUTE: LimitItem = LimitItem { name: "minute", limit: 600, remaining: 599, reset_s: 1, window_s: 60 };
+
     fn lines(form: RateLimitHeaders) -> String {
-        let answers = LimitAnswers {
-            rate: LimitItem { name: "minute", limit: 600, remaining: 599, reset_s: 1, window_s: 60 },
-            quota: Some(LimitItem { name: "month", limit: 10_000, remaining: 5, reset_s: 86_400, window_s: 2_592_000 }),
-            algorithm: Algorithm::TokenBucket,
-            outcome: None,
-        };
+        let month = LimitItem { name: "month", limit: 10_000, remaining: 5, reset_s: 86_400, window_s: 2_592_000 };
+        lines_of(MINUTE, Some(month), form)
+    }
+
+    fn lines_of(rate: LimitItem, quota: Option<LimitItem>, form: RateLimitHeaders) -> String {
+        let answers = LimitAnswers { rate, quota, algorithm: Algorithm::TokenBucket, outcome: None };
         let mut texts = HeaderTexts::with_capacity(0);
         let pieces = limit_headers(&answers, form, &mut texts);
         let ready = texts.ready();
@@ -110,5 +112,17 @@ mod tests {
         "#);
         assert!(lines(RateLimitHeaders::Fields).starts_with("ratelimit-limit: 10000\nratelimit-remaining: 5\n"));
         assert!(lines(RateLimitHeaders::None).starts_with("x-ratelimit-limit"));
+    }
+
+    #[test]
+    fn no_more_is_ever_left_than_the_limit_though_a_larger_burst_would_be_admitted() {
+        let burst = LimitItem { limit: 6, remaining: 99, reset_s: 10, ..MINUTE };
+        insta::assert_snapshot!(lines_of(burst, None, RateLimitHeaders::Structured), @r#"
+        ratelimit-policy: "minute";q=6;w=60
+        ratelimit: "minute";r=6;t=10
+        x-ratelimit-limit: 6
+        x-ratelimit-remaining: 6
+        x-ratelimit-reset: 10
+        "#);
     }
 }

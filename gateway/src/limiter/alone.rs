@@ -2,7 +2,7 @@
 //! exactly and in memory. Refuses to share anything with another gateway, and forgets its counts when the process ends.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use limits::answer::{figures, retry_after_s};
 use limits::central::Group;
@@ -13,6 +13,7 @@ use super::Checked;
 use super::answer::{LimitAnswers, LimitKind, LimitRefusal};
 use super::terms::Terms;
 use crate::clock::Now;
+use crate::lock::lock;
 use crate::metrics::labels::LimitOutcome;
 
 /// Parts with a lock each, which is held for the nanoseconds of a decision. A power of two.
@@ -143,9 +144,4 @@ fn answers(terms: &Terms, grant: &Grant, outcome: LimitOutcome, now: Now) -> Lim
         }
     };
     terms.answers((figures.remaining, figures.grows_s), month_left, Some(outcome), now)
-}
-
-/// A panic while a part is held cannot leave half a state that admits more: counts only grow.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

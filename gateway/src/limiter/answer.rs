@@ -15,11 +15,12 @@ pub const MINUTE_S: u64 = 60;
 pub struct LimitItem {
     /// `minute` or `month`.
     pub name: &'static str,
-    /// Requests per window (the draft's `q`).
+    /// Requests per window, as the plan says it (the draft's `q`).
     pub limit: u64,
-    /// Requests that would be admitted right now (the draft's `r`).
+    /// Requests that would be admitted right now: more than `limit` where the plan's burst is.
     pub remaining: u64,
-    /// Seconds until nothing would be missing; 0 when nothing is used.
+    /// Seconds until there are more if nobody asks meanwhile: one more of a bucket, a new month (the draft's `t`). 0 when
+    /// nothing of the minute is used.
     pub reset_s: u64,
     /// Length of the window in seconds (the draft's `w`).
     pub window_s: u64,
@@ -35,6 +36,13 @@ pub struct LimitAnswers {
     pub outcome: Option<LimitOutcome>,
 }
 
+impl LimitItem {
+    /// What is left, as a client is told it (the draft's `r`): never more than the limit beside it.
+    pub fn left(&self) -> u64 {
+        self.remaining.min(self.limit)
+    }
+}
+
 impl LimitAnswers {
     /// One or two items, the minute first.
     pub fn items(&self) -> impl Iterator<Item = &LimitItem> {
@@ -44,7 +52,7 @@ impl LimitAnswers {
     /// The window that will refuse first: what the single-valued `X-RateLimit-*` headers speak of.
     pub fn tightest(&self) -> &LimitItem {
         match &self.quota {
-            Some(quota) if quota.remaining < self.rate.remaining => quota,
+            Some(quota) if quota.left() < self.rate.left() => quota,
             _ => &self.rate,
         }
     }

@@ -171,15 +171,18 @@ impl Talk {
         self.metrics.limits.redis_operations_total.inc_by(asks);
         let call = script::exchange(self.redis.prefix(), self.lane.keys, request);
         let began = Instant::now();
-        let reply = match timeout(ANSWER_TIMEOUT, self.redis.call(script::EXCHANGE, &call)).await {
-            Ok(Ok(bytes)) => script::read_reply(&bytes).ok(),
-            Ok(Err(_)) | Err(_) => None,
+        let mut line = self.redis.line();
+        let reply = match &mut line {
+            Ok(line) => timeout(ANSWER_TIMEOUT, self.redis.call(line, script::EXCHANGE, &call)).await.ok(),
+            Err(_) => None,
         };
-        let Some(reply) = reply else {
+        let Some(reply) = reply.and_then(Result::ok).and_then(|bytes| script::read_reply(&bytes).ok()) else {
             self.metrics.limits.redis_failures_total.inc();
-            if self.is_down() {
+            if let Ok(line) = line
+                && self.is_down()
+            {
                 // A connection that answers nothing may be dead without knowing.
-                self.redis.give_up();
+                self.redis.doubt(line.number, self.lane.keys);
             }
             return;
         };

@@ -2,7 +2,7 @@
 //! comparison and one `Slot::take`; everything else goes through the lane's lock. Refuses to talk to Redis.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use limits::answer::{project, retry_after_s};
 use limits::ledger::{Ledger, Unknown};
@@ -15,6 +15,7 @@ use super::lane::{Lane, State};
 use super::terms::{Month, Origin, Terms, mono_ns};
 use super::{Checked, Pending};
 use crate::clock::Now;
+use crate::lock::lock;
 use crate::metrics::labels::LimitOutcome;
 
 /// Nothing was heard of the month yet.
@@ -33,6 +34,8 @@ pub(super) struct Entry {
     adopted: Mutex<Adopted>,
     /// What Redis said is left of the month, beside the tokens that are here.
     month_left: AtomicI64,
+    /// So little that there is nothing more before its end.
+    month_is_used_up: AtomicBool,
     /// Requests that wait for Redis' word.
     waiting: AtomicU32,
     /// Given up: the key has another entry, or none.
@@ -69,6 +72,7 @@ impl Entry {
                 month: terms.month,
             }),
             month_left: AtomicI64::new(MONTH_UNKNOWN),
+            month_is_used_up: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             closed: AtomicBool::new(false),
         })
@@ -101,6 +105,7 @@ impl Entry {
         let ledger = state.syncer.ledger(self.place).filter(|_| !self.is_closed());
         let left = ledger.and_then(Ledger::month_left);
         self.month_left.store(left.unwrap_or(MONTH_UNKNOWN), Ordering::Relaxed);
+        self.month_is_used_up.store(ledger.is_some_and(Ledger::is_month_used_up), Ordering::Relaxed);
     }
 
     /// Decides one request on what is at hand, in nanoseconds and without a lock. None: `check_slowly` has to.
@@ -176,7 +181,7 @@ impl Entry {
                     self.lane.call(self.place);
                 }
                 let outcome = match taken {
-                    Taken::Lease { .. } => LimitOutcome::Leased,
+                    Taken::Lease => LimitOutcome::Leased,
                     Taken::Overdraft => LimitOutcome::Overdraft,
                 };
                 Checked::Admitted(self.answers(terms, Some(outcome), now))
@@ -194,11 +199,11 @@ impl Entry {
         let mut answers = self.answers(terms, Some(outcome), now);
         let mut retry_after_s = retry_after_s(retry_ns);
         match (kind, &mut answers.quota) {
-            (LimitKind::Rate, _) => answers.rate.remaining = 0,
+            (LimitKind::Rate, _) => (answers.rate.remaining, answers.rate.reset_s) = (0, retry_after_s),
             (LimitKind::Quota, Some(quota)) => {
                 quota.remaining = 0;
-                // A lost count may be back in a moment; a used-up month is used up until its end.
-                if self.month_left.load(Ordering::Relaxed) <= 0 {
+                // A lost count may be back in a moment.
+                if self.month_is_used_up.load(Ordering::Relaxed) {
                     retry_after_s = quota.reset_s.max(1);
                 }
             }
@@ -228,7 +233,8 @@ impl Entry {
             adopted.policy_revision = terms.origin.revision.max(adopted.policy_revision.saturating_add(1));
         }
         if adopted.policy_bits != terms.policy_bits() || adopted.fleet != terms.fleet {
-            state.syncer.change(self.place, terms.core_policy(adopted.policy_revision), terms.fleet);
+            let policy = terms.core_policy(adopted.policy_revision);
+            state.syncer.change(self.place, policy, terms.fleet, mono_ns(now));
         }
         if adopted.month != terms.month {
             state.syncer.set_month(self.place, terms.core_month(now));
@@ -249,9 +255,4 @@ impl Adopted {
             || mine.revision < theirs.revision
             || (mine.revision == theirs.revision && period(self.month) < period(terms.month))
     }
-}
-
-/// A panic while it is held cannot leave half a state: plain values are written.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,7 +2,7 @@
 //! called, and the two ways to wake the driver. Refuses to send anything, and to wake the driver for a slot that can wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use limits::script;
 use limits::syncer::{Place, Syncer};
@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::entry::Entry;
+use crate::lock::lock;
 
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -112,8 +113,4 @@ impl Lane {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,8 +4,9 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use super::cow::{CowMap, IdState};
+use super::cow::CowMap;
 use super::product::ProductEntry;
+use crate::id_hash::IdState;
 
 /// Products by the hash of an address. Two claim one only while a change is under way (or when 64 bits collide).
 #[derive(Clone)]

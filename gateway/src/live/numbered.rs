@@ -195,8 +195,8 @@ fn place(number: u32) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::cow::IdState;
     use super::*;
+    use crate::id_hash::IdState;
 
     type Names = Numbered<u64, &'static str, IdState>;
 

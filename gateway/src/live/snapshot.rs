@@ -11,13 +11,14 @@ use ::snapshot::token::Token;
 use ::snapshot::wire;
 use uuid::Uuid;
 
-use super::cow::{CowMap, IdState};
+use super::cow::CowMap;
 use super::hosts::Addresses;
 use super::journal::JournalEntry;
 use super::keys::{KeyRecord, KeyTable, KeyTag};
 use super::numbered::Numbered;
 use super::product::ProductEntry;
 use super::served::{ScopeSet, ServedKey, ServedSubscription};
+use crate::id_hash::IdState;
 
 /// Before a control plane has said anything: one gateway.
 const FLEET_MAX_STANDALONE: u32 = 1;

@@ -113,11 +113,6 @@ impl LimitMetrics {
         self.wait_seconds.observe(time.as_secs_f64());
     }
 
-    /// So many requests were decided so.
-    pub fn decided_so_far(&self, algorithm: LimitAlgorithm, outcome: LimitOutcome) -> u64 {
-        self.decisions_total.get(algorithm).and_then(|of| of.get(outcome)).map_or(0, IntCounter::get)
-    }
-
     pub fn waits_so_far(&self, result: WaitResult) -> u64 {
         self.waits_total.get(result).map_or(0, IntCounter::get)
     }

@@ -1,10 +1,12 @@
 //! How the parts of this gateway are: what the health pages show and what readiness is judged by. Decides nothing.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snapshot::token::Token;
 use tokio::sync::watch;
+
+use crate::lock::lock;
 
 /// The state of a connection to a part that the gateway can do without.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -178,11 +180,6 @@ impl Status {
     pub fn is_ready(&self) -> bool {
         self.is_open() && self.served().is_some() && !self.is_draining()
     }
-}
-
-/// Every holder writes one whole value.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn code(state: PartState) -> u8 {

@@ -46,7 +46,7 @@ pub struct UsageMetrics {
     pub exposed_seconds: Histogram,
     /// Looks whose events the journal did not take; they are on the disk when their batch is.
     pub journal_failures_total: IntCounter,
-    pub sync_failures_total: IntCounter,
+    sync_failures_total: IntCounter,
     /// Rounds with Redis that failed; what they sent is sent again under its own number.
     pub send_failures_total: IntCounter,
     /// Length of the stream after the last send.
@@ -102,6 +102,13 @@ impl UsageMetrics {
     /// Events lost for this reason so far.
     pub fn dropped_so_far(&self, reason: DropReason) -> u64 {
         self.events_dropped_total.get(reason).map_or(0, IntCounter::get)
+    }
+
+    /// It is in the kernel and can be read, and asking again would answer Ok without doing anything. What is lost is the
+    /// protection from a power failure; that is counted and said.
+    pub fn sync_failed(&self, error: &dyn std::error::Error) {
+        self.sync_failures_total.inc();
+        warn!(%error, "the disk does not take usage; it is safe from a crash of the process only");
     }
 
     pub fn compaction_failed(&self, error: &dyn std::error::Error) {

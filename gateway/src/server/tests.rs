@@ -5,6 +5,7 @@ mod attacks;
 mod caps;
 mod counted;
 mod harness;
+mod hot_pool;
 mod kept;
 mod proxying;
 mod upstreams;

@@ -51,9 +51,10 @@ fn adopt(dir: EpochDir, node: Uuid, bytes_max: u64, metrics: &Metrics) -> Result
     if damage.frames > 0 {
         warn!(epoch = %dir.epoch, batches = damage.frames, "batches of the spool were damaged; their numbers are missing");
     }
-    if !spool.is_closed() {
-        let events = seal_leftovers(&dir, &mut spool, metrics)?;
-        metrics.usage.events_recovered_total.inc_by(events);
+    let was_closed = spool.is_closed();
+    let events = seal_leftovers(&dir, &mut spool, metrics)?;
+    metrics.usage.events_recovered_total.inc_by(events);
+    if events > 0 || !was_closed {
         info!(epoch = %dir.epoch, events, batches = spool.next_sequence(), "usage of an ended process was taken over");
     }
     let spool = Arc::new(Mutex::new(spool));
@@ -63,6 +64,8 @@ fn adopt(dir: EpochDir, node: Uuid, bytes_max: u64, metrics: &Metrics) -> Result
     Ok(Some(Inherited { dir, spool }))
 }
 
+/// Behind the last batch of a closed epoch there may be leftovers too: a recorder that stood still for longer than the collector
+/// waited. They make the epoch longer, and it is closed once more.
 fn seal_leftovers(dir: &EpochDir, spool: &mut Spool, metrics: &Metrics) -> Result<u64, SpoolError> {
     let mut positions = spool.positions().to_vec();
     let mut events = 0;
@@ -82,7 +85,7 @@ fn seal_leftovers(dir: &EpochDir, spool: &mut Spool, metrics: &Metrics) -> Resul
             let mut pending = Pending::default();
             for (index, record) in part {
                 let at_ms = record.at_ms.max(spool.low_watermark_ms());
-                pending.add(super::record::Record { at_ms, ..*record });
+                pending.add(&super::record::Record { at_ms, ..*record });
                 if let Some(position) = positions.get_mut(number) {
                     *position = index + 1;
                 }
@@ -91,7 +94,9 @@ fn seal_leftovers(dir: &EpochDir, spool: &mut Spool, metrics: &Metrics) -> Resul
             events += pending.count();
         }
     }
-    append(spool, &Pending::default(), &positions, true)?;
+    if !spool.is_closed() {
+        append(spool, &Pending::default(), &positions, true)?;
+    }
     Ok(events)
 }
 

@@ -98,7 +98,8 @@ impl State {
 }
 
 impl Collector {
-    /// Ends when `stop` is dropped: then everything is sealed and the epoch closed.
+    /// Ends when `stop` is dropped: then everything is sealed and the epoch closed. What cannot be stored stays in the rings, and
+    /// the epoch open.
     pub(super) fn run(mut self, stop: &Receiver<()>) {
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(LOOK_EVERY) {
             self.look();
@@ -106,18 +107,29 @@ impl Collector {
         }
         self.rings.close();
         std::thread::sleep(CLOSE_WAIT);
-        self.look();
-        if !self.seal(true) {
+        if !self.read_out() || !self.seal(true) {
             warn!("the last usage events could not be stored; they are in the rings for the next start");
         }
     }
 
-    /// Reads what is there; seals what is due.
-    fn look(&mut self) {
+    /// Looks until all is read. False: what is left cannot be stored.
+    fn read_out(&mut self) -> bool {
+        loop {
+            let is_all = self.look();
+            // Ends: nothing comes into closed rings any more, and each look takes something out or fails.
+            if is_all || self.state.is_failing {
+                return is_all;
+            }
+        }
+    }
+
+    /// Reads what is there; seals what is due. Answers whether all was read that had been written when it began.
+    fn look(&mut self) -> bool {
         let (began_ms, began) = (unix_ms(), Instant::now());
         self.state.wants_rows = lock(&self.spool).wants_rows();
+        let mut is_all = false;
         for _ in 0..SEALS_MAX {
-            let is_all = self.read();
+            is_all = self.read();
             if is_all {
                 let low = began_ms.saturating_sub(WATERMARK_SLACK_MS);
                 self.state.low_watermark_ms = self.state.low_watermark_ms.max(low);
@@ -133,6 +145,7 @@ impl Collector {
         if self.state.looks.is_multiple_of(LIVE_LOOKS) {
             self.live.flush(began_ms);
         }
+        is_all
     }
 
     /// What is not sealed yet, so that the disk has it all the same.
@@ -193,7 +206,7 @@ impl Collector {
             self.metrics.usage.events_summed_total.inc();
             self.state.pending.add_to_rows(&record);
         } else {
-            self.state.pending.add(record);
+            self.state.pending.add(&record);
         }
     }
 
@@ -289,6 +302,9 @@ impl Collector {
         match spool.compact() {
             Ok(Some(done)) => {
                 self.metrics.usage.events_summed_total.inc_by(done.events);
+                if let Err(error) = done.synced {
+                    self.metrics.usage.sync_failed(&error);
+                }
                 info!(events = done.events, rows = done.rows, "usage that waits for Redis was summed up");
                 // More of it in a moment: the rings come first.
                 LOOK_EVERY

@@ -40,7 +40,8 @@ impl EpochDir {
     pub(super) fn ended(root: &Path) -> io::Result<Vec<EpochDir>> {
         let mut ended = Vec::new();
         for entry in fs::read_dir(root)? {
-            let path = entry?.path();
+            let Ok(entry) = entry else { continue };
+            let path = entry.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             let unfinished = name.strip_prefix(UNFINISHED);
             let Ok(epoch) = unfinished.unwrap_or(name).parse::<Uuid>() else { continue };
@@ -49,7 +50,8 @@ impl EpochDir {
                 continue;
             }
             if unfinished.is_some() {
-                fs::remove_dir_all(&path)?;
+                // It holds nothing; what cannot be removed is in nobody's way.
+                drop(fs::remove_dir_all(&path));
             } else if path.exists() {
                 ended.push(EpochDir { path, epoch, _lock: lock });
             }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use prost::Message as _;
-use snapshot::wire::{LiveBatch, LiveCount, UsageEvent};
+use snapshot::wire::{LiveBatch, LiveCount};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::event_bytes::put_event;
 use super::record::Record;
 use crate::metrics::Metrics;
 
@@ -17,6 +18,8 @@ use crate::metrics::Metrics;
 const EVENTS_MAX: usize = 200;
 /// Different counts in each batch.
 const COUNTS_MAX: usize = 2_000;
+/// Of a `LiveBatch`.
+const EVENTS_FIELD: u8 = 5;
 /// Batches on their way to Redis.
 const WAITING_MAX: usize = 8;
 
@@ -28,7 +31,9 @@ pub(super) struct LiveFeed {
     node: Uuid,
     boot: Uuid,
     sequence: u64,
-    events: Vec<UsageEvent>,
+    /// As the batch's field of them.
+    events: Vec<u8>,
+    shown: usize,
     counts: BTreeMap<Group, [u64; 4]>,
     outgoing: mpsc::Sender<Vec<u8>>,
     is_wanted: Arc<AtomicBool>,
@@ -46,14 +51,16 @@ pub(super) fn channel(node: Uuid, boot: Uuid, metrics: Arc<Metrics>) -> (LiveFee
     let (outgoing, incoming) = mpsc::channel(WAITING_MAX);
     let is_wanted = Arc::new(AtomicBool::new(true));
     let (events, counts) = (Vec::new(), BTreeMap::new());
-    let feed = LiveFeed { node, boot, sequence: 0, events, counts, outgoing, is_wanted: is_wanted.clone(), metrics };
+    let feed =
+        LiveFeed { node, boot, sequence: 0, events, shown: 0, counts, outgoing, is_wanted: is_wanted.clone(), metrics };
     (feed, LiveBatches { incoming, is_wanted })
 }
 
 impl LiveFeed {
     pub(super) fn add(&mut self, record: &Record) {
-        if self.events.len() < EVENTS_MAX {
-            self.events.push(record.to_event());
+        if self.shown < EVENTS_MAX {
+            put_event(&mut self.events, EVENTS_FIELD, record);
+            self.shown += 1;
         }
         let group =
             (record.subscription, record.product, record.endpoint, u32::from(record.status), i32::from(record.verdict));
@@ -73,19 +80,23 @@ impl LiveFeed {
         if self.counts.is_empty() {
             return;
         }
-        let (events, counts) = (std::mem::take(&mut self.events), std::mem::take(&mut self.counts));
+        let mut bytes = std::mem::take(&mut self.events);
+        let counts = std::mem::take(&mut self.counts);
+        self.shown = 0;
         let total: u64 = counts.values().map(|[count, ..]| *count).sum();
         let batch = LiveBatch {
             node_id: self.node.as_bytes().to_vec(),
             boot_id: self.boot.as_bytes().to_vec(),
             sequence: self.sequence,
             at_ms,
-            events,
+            events: Vec::new(),
             counts: counts.into_iter().map(|(group, sums)| to_count(group, sums)).collect(),
         };
         self.sequence += 1;
         let is_wanted = self.is_wanted.load(Ordering::Relaxed);
-        if !is_wanted || self.outgoing.try_send(batch.encode_to_vec()).is_err() {
+        // Fields may come in any order.
+        bytes.extend_from_slice(&batch.encode_to_vec());
+        if !is_wanted || self.outgoing.try_send(bytes).is_err() {
             self.metrics.usage.live_lost_total.inc_by(total);
         }
     }

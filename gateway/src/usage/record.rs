@@ -2,7 +2,9 @@
 //! and for their place. Says nothing about where a record goes, or what it costs.
 
 use http::Method;
-use snapshot::wire::{FailedBy, UsageEvent, UsageKind, Verdict};
+#[cfg(test)]
+use snapshot::wire::UsageEvent;
+use snapshot::wire::{FailedBy, UsageKind, Verdict};
 use uuid::Uuid;
 
 /// Words of a record beside the one that commits it.
@@ -150,6 +152,7 @@ impl Record {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn to_event(self) -> UsageEvent {
         UsageEvent {
             at_ms: self.at_ms,

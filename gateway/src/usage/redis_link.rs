@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, Pipeline, RedisError};
+use snapshot::usage::LIVE_STREAM;
 
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -12,8 +13,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The form of an entry: `v` is this, `b` an encoded batch.
 const ENTRY_VERSION: u8 = 1;
-/// The stream that dashboards follow, and about how many entries it keeps: half an hour of one gateway.
-const LIVE_STREAM: &str = "usage:live";
+/// About how many entries the live stream keeps: half an hour of one gateway.
 const LIVE_ENTRIES: u32 = 20_000;
 /// Which of the entries are still in the stream: 1 or 0 for each, without sending any of them.
 const WHICH_ARE_THERE: &str =

@@ -1,9 +1,11 @@
 //! What waits to become a batch, and its bytes when it does. Bounded: by events, and by rows for those that are summed.
+//! An event is encoded when it comes; the batch is what was encoded, with its name.
 
 use prost::Message as _;
 use snapshot::wire::UsageBatch;
 use uuid::Uuid;
 
+use super::event_bytes::put_event;
 use super::record::Record;
 use super::rows::Rows;
 
@@ -11,10 +13,15 @@ use super::rows::Rows;
 pub(super) const BATCH_EVENTS_MAX: usize = 4_000;
 /// Rows of one batch beside its events: about 280 KB. A compacted batch has up to the sum of both.
 pub(super) const BATCH_ROWS_MAX: usize = 4_000;
+/// Of a `UsageBatch`.
+const EVENTS_FIELD: u8 = 4;
 
 #[derive(Default)]
 pub(super) struct Pending {
-    events: Vec<Record>,
+    /// The events, as the batch's field of them.
+    encoded: Vec<u8>,
+    /// How many.
+    events: usize,
     rows: Rows,
     /// Events in `rows`.
     summed: u64,
@@ -22,16 +29,17 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
-        self.events.is_empty() && self.rows.is_empty()
+        self.events == 0 && self.rows.is_empty()
     }
 
     /// Neither an event nor a row more.
     pub(super) fn is_full(&self) -> bool {
-        self.events.len() >= BATCH_EVENTS_MAX || self.rows.len() >= BATCH_ROWS_MAX
+        self.events >= BATCH_EVENTS_MAX || self.rows.len() >= BATCH_ROWS_MAX
     }
 
-    pub(super) fn add(&mut self, record: Record) {
-        self.events.push(record);
+    pub(super) fn add(&mut self, record: &Record) {
+        put_event(&mut self.encoded, EVENTS_FIELD, record);
+        self.events += 1;
     }
 
     pub(super) fn add_to_rows(&mut self, record: &Record) {
@@ -41,36 +49,44 @@ impl Pending {
 
     /// Gives up the single events for their sums. Answers how many.
     pub(super) fn compact(&mut self) -> u64 {
-        let events = std::mem::take(&mut self.events);
-        events.iter().for_each(|record| self.add_to_rows(record));
-        u64::try_from(events.len()).unwrap_or(u64::MAX)
+        // Never an error: it was encoded here.
+        let Ok(batch) = UsageBatch::decode(self.encoded.as_slice()) else { return 0 };
+        batch.events.iter().for_each(|event| self.rows.add_event(event));
+        self.encoded.clear();
+        let events = u64::try_from(std::mem::take(&mut self.events)).unwrap_or(u64::MAX);
+        self.summed = self.summed.saturating_add(events);
+        events
     }
 
     pub(super) fn has_events(&self) -> bool {
-        !self.events.is_empty()
+        self.events > 0
     }
 
     /// All that was added, in single events and in rows.
     pub(super) fn count(&self) -> u64 {
-        self.summed.saturating_add(u64::try_from(self.events.len()).unwrap_or(u64::MAX))
+        self.summed.saturating_add(u64::try_from(self.events).unwrap_or(u64::MAX))
     }
 
     pub(super) fn clear(&mut self) {
-        self.events.clear();
-        (self.rows, self.summed) = (Rows::default(), 0);
+        self.encoded.clear();
+        (self.events, self.rows, self.summed) = (0, Rows::default(), 0);
     }
 
     pub(super) fn encode(&self, name: &BatchName, low_watermark_ms: i64, closes_epoch: bool) -> Vec<u8> {
-        UsageBatch {
+        let named = UsageBatch {
             node_id: name.node.as_bytes().to_vec(),
             epoch: name.epoch.as_bytes().to_vec(),
             sequence: name.sequence,
-            events: self.events.iter().map(|record| record.to_event()).collect(),
+            events: Vec::new(),
             rows: self.rows.to_wire(),
             low_watermark_ms,
             closes_epoch,
-        }
-        .encode_to_vec()
+        };
+        let mut bytes = Vec::with_capacity(named.encoded_len() + self.encoded.len());
+        bytes.extend_from_slice(&self.encoded);
+        // Fields may come in any order.
+        bytes.extend_from_slice(&named.encode_to_vec());
+        bytes
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use redis::RedisError;
+use snapshot::usage::acknowledgement_key;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{info, warn};
@@ -14,7 +15,7 @@ use tracing::{info, warn};
 use super::adopt::Inherited;
 use super::live::LiveBatches;
 use super::redis_link::RedisLink;
-use super::spool::{Outgoing, Overdue, Spool};
+use super::spool::{Outgoing, Overdue};
 use super::{SharedSpool, lock};
 use crate::clock::{Backoff, unix_ms};
 use crate::metrics::Metrics;
@@ -32,8 +33,10 @@ const ROUND_EVERY: Duration = Duration::from_millis(250);
 /// What is sent in one go: bytes (a batch more than this) and batches.
 const PIPELINE_BYTES: usize = 2 * 1024 * 1024;
 const PIPELINE_BATCHES: usize = 64;
-/// As many are looked after in one go; all of them may have to be sent again.
-const OVERDUE_BATCHES: usize = 8;
+/// As many are looked after in one go; Redis serves nobody else while it looks.
+const OVERDUE_BATCHES: usize = 256;
+/// As many of them are sent again in one go, of any size.
+const RESENT_BATCHES: usize = 8;
 /// How often what the database has is written down.
 const SAVE_EVERY: Duration = Duration::from_secs(10);
 /// Between two attempts to reach Redis for live batches.
@@ -168,7 +171,11 @@ impl Shipper {
 
     async fn take_acknowledgements(&mut self) -> Result<(), RedisError> {
         let spools = self.spools();
-        let keys: Vec<String> = spools.iter().map(|spool| acknowledgement_key(&lock(spool))).collect();
+        let key = |spool: &SharedSpool| {
+            let spool = lock(spool);
+            acknowledgement_key(spool.node, spool.epoch)
+        };
+        let keys: Vec<String> = spools.iter().map(key).collect();
         let acknowledged = self.link.acknowledged(&keys).await?;
         for (spool, sequence) in spools.iter().zip(acknowledged) {
             let (mut spool, now) = (lock(spool), Instant::now());
@@ -185,29 +192,36 @@ impl Shipper {
     /// What the stream still holds is waited for; what it does not hold any more, and nobody acknowledged, is sent again.
     async fn look_after_overdue(&mut self) -> Result<(), RedisError> {
         for spool in self.spools() {
-            // Ends: what was looked after is not overdue any more.
+            // Behind what was looked at: each batch is met once a round, however many there are.
+            let mut first = 0;
             while !self.is_stream_full {
-                let overdue = lock(&spool).overdue(OVERDUE_BATCHES, Instant::now());
-                if overdue.is_empty() {
-                    break;
-                }
-                self.look_after(&spool, &overdue).await?;
+                let overdue = lock(&spool).overdue(first, OVERDUE_BATCHES, Instant::now());
+                let Some((last, _)) = overdue.last() else { break };
+                first = last.saturating_add(1);
+                self.look_after(&spool, overdue).await?;
             }
         }
         Ok(())
     }
 
-    async fn look_after(&mut self, spool: &SharedSpool, overdue: &[Overdue]) -> Result<(), RedisError> {
+    async fn look_after(&mut self, spool: &SharedSpool, overdue: Vec<Overdue>) -> Result<(), RedisError> {
         let known: Vec<&str> = overdue.iter().filter_map(|(_, id)| id.as_deref()).collect();
         let there = if known.is_empty() { Vec::new() } else { self.link.are_there(&known).await? };
-        let waiting: Vec<&str> = known.iter().zip(there).filter(|(_, is_there)| *is_there).map(|(id, _)| *id).collect();
-        let mut outgoing = Vec::new();
-        for (sequence, id) in overdue {
-            let is_gone = !id.as_deref().is_some_and(|id| waiting.contains(&id));
-            outgoing.extend(lock(spool).look_again(*sequence, is_gone, Instant::now()));
+        let mut there = there.into_iter();
+        let is_gone = |(_, id): &Overdue| id.is_none() || !there.next().unwrap_or(false);
+        let (gone, waiting): (Vec<Overdue>, Vec<Overdue>) = overdue.into_iter().partition(is_gone);
+        for (sequence, _) in waiting {
+            lock(spool).look_again(sequence, false, Instant::now());
         }
-        self.send(spool, &outgoing).await?;
-        self.metrics.usage.batches_resent_total.inc_by(u64::try_from(outgoing.len()).unwrap_or(u64::MAX));
+        for part in gone.chunks(RESENT_BATCHES) {
+            if self.is_stream_full {
+                break;
+            }
+            let again = |(sequence, _): &Overdue| lock(spool).look_again(*sequence, true, Instant::now());
+            let outgoing: Vec<Outgoing> = part.iter().filter_map(again).collect();
+            self.send(spool, &outgoing).await?;
+            self.metrics.usage.batches_resent_total.inc_by(u64::try_from(outgoing.len()).unwrap_or(u64::MAX));
+        }
         Ok(())
     }
 
@@ -267,10 +281,6 @@ impl Shipper {
         let age_ms = oldest.map_or(0, |sealed_ms| unix_ms().saturating_sub(sealed_ms).max(0));
         usage.oldest_unacknowledged_age_seconds.set(age_ms / 1_000);
     }
-}
-
-fn acknowledgement_key(spool: &Spool) -> String {
-    format!("usage:ack:{}:{}", spool.node, spool.epoch)
 }
 
 /// Passes live batches on while Redis is there; ends when there will be no more.

@@ -8,7 +8,6 @@ use std::time::Instant;
 use std::{fs::File, io, thread};
 
 use tokio::sync::Notify;
-use tracing::warn;
 
 use super::journal::JournalFile;
 use super::spool::Unsynced;
@@ -67,10 +66,7 @@ pub(super) fn sync_once(spool: &SharedSpool, metrics: &Metrics) -> bool {
 fn note(synced: io::Result<()>, began: Instant, metrics: &Metrics) -> bool {
     metrics.usage.sync_seconds.observe(began.elapsed().as_secs_f64());
     if let Err(error) = &synced {
-        // It is in the kernel and can be read, and asking again would answer Ok without doing anything. What is lost is the
-        // protection from a power failure; that is counted and said.
-        metrics.usage.sync_failures_total.inc();
-        warn!(%error, "the disk does not take usage; it is safe from a crash of the process only");
+        metrics.usage.sync_failed(error);
     }
     synced.is_ok()
 }

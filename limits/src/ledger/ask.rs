@@ -2,6 +2,7 @@
 
 use super::{Ledger, Reach};
 use crate::mutant::{self, Mutant};
+use crate::share::Share;
 use crate::slot::lease::Tick;
 use crate::slot::{Cell, Slot};
 use crate::terms::LAZY_REPORT_NS;
@@ -26,6 +27,10 @@ impl Ledger {
         if self.asked {
             // The answer is under way.
             return Visit { ask: None, again_ns: None };
+        }
+        if up && !self.share.as_ref().is_some_and(Share::is_owing) {
+            // The next outage begins with an empty one.
+            self.share = None;
         }
         let want = if up { self.want(slot, now_ns) } else { 0 };
         if may_freeze && self.frozen == 0 && (want > 0 || !up || self.report_is_due(slot, now_ns)) {
@@ -99,7 +104,7 @@ impl Ledger {
 
     /// A debt is told when more than half of the overdraft is used, or after a tick; on a bucket that is far from empty, later.
     fn report_is_due(&self, slot: &Slot, now_ns: u64) -> bool {
-        if self.share.as_ref().is_some_and(crate::share::Share::is_owing) {
+        if self.share.as_ref().is_some_and(Share::is_owing) {
             return true;
         }
         let owed = slot.owed();

@@ -53,7 +53,7 @@ impl Month {
             return None;
         }
         let recheck_ns = self.told_at_ns.saturating_add(RECHECK_NS);
-        if self.left.is_some_and(|left| left < 1) {
+        if self.is_used_up() {
             return self.terms.ends_ns.min(recheck_ns).checked_sub(now_ns).filter(|left| *left > 0);
         }
         self.alone.is_some_and(|alone| alone < 1).then_some(RETRY_NS)
@@ -83,6 +83,11 @@ impl Month {
                 self.spend_alone(granted);
             }
         }
+    }
+
+    /// Redis has said so: nothing is left.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.left.is_some_and(|left| left < 1)
     }
 
     /// Redis has lost the count.

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::scenario::Scenario;
 use crate::policy::Algorithm;
-use crate::terms::US_NS;
+use crate::terms::{Terms, US_NS};
 
 /// Offences kept for the report.
 const OFFENCES_MAX: usize = 8;
@@ -95,11 +95,11 @@ pub(crate) struct Oracle {
 impl Oracle {
     pub(crate) fn new(scenario: &Scenario) -> Oracle {
         Oracle {
-            excess: Excess::new(scenario.per_minute),
-            lease_ns: scenario.terms().lease_ns,
+            excess: Excess::new(scenario.widest_policy().per_minute()),
+            lease_ns: longest_lease_ns(scenario),
             admitted: 0,
             refused: 0,
-            allowance: 0.0,
+            allowance: scenario.change_owes(),
             sets: HashSet::new(),
             applied: 0,
             applied_of: HashMap::new(),
@@ -111,7 +111,8 @@ impl Oracle {
             times_ns: Vec::new(),
             keeps_times: scenario.algorithm != Algorithm::TokenBucket,
             fullest: 0,
-            is_deep_forbidden: true,
+            // What is owed of a small bucket weighs more in a large one.
+            is_deep_forbidden: scenario.change.is_none(),
             offences: Vec::new(),
         }
     }
@@ -158,4 +159,9 @@ impl Oracle {
             *self.applied_of.entry(node).or_default() += tokens;
         }
     }
+}
+
+fn longest_lease_ns(scenario: &Scenario) -> u64 {
+    let changed = scenario.changed_policy().map_or(0, |policy| Terms::of(&policy, scenario.fleet).lease_ns);
+    scenario.terms().lease_ns.max(changed)
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
-use super::scenario::{Fault, Network, Scenario};
+use super::scenario::{Change, Fault, Network, Scenario};
 use super::traffic::{Phase, Shape};
 use super::world::run;
 use crate::policy::{Algorithm, OnRedisDown};
@@ -98,6 +98,7 @@ fn scenario(sizes: Sizes, algorithm: Algorithm, length_ms: u64) -> impl Strategy
             duration_ms: phases.iter().map(|phase| phase.for_ms).sum(),
             phases,
             faults,
+            change: None,
             closing: seed % 4 == 0,
         },
     )
@@ -107,6 +108,19 @@ fn buckets() -> impl Strategy<Value = Scenario> {
     let sizes = (prop_oneof![6..600u32, 600..24_000u32], 1..300u32, 1..12usize, 0..3usize)
         .prop_map(|(per_minute, burst, nodes, spare)| Sizes { per_minute, burst, nodes, spare });
     sizes.prop_flat_map(|sizes| scenario(sizes, Algorithm::TokenBucket, 3_000))
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    (0..4_000u64, 0..2_000u64, 6..24_000u32, 1..300u32).prop_map(|(at_ms, within_ms, per_minute, burst)| Change {
+        at_ms,
+        within_ms,
+        per_minute,
+        burst,
+    })
+}
+
+fn changed_buckets() -> impl Strategy<Value = Scenario> {
+    (buckets(), change()).prop_map(|(scenario, change)| Scenario { change: Some(change), ..scenario })
 }
 
 fn windows() -> impl Strategy<Value = Scenario> {
@@ -139,6 +153,15 @@ proptest! {
 
     #[test]
     fn buckets_hold_their_bound_and_lose_nothing(scenario in buckets()) {
+        judge(&scenario)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(2), failure_persistence: None, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_policy_that_changes_under_traffic_and_faults_holds_the_bound_of_both(scenario in changed_buckets()) {
         judge(&scenario)?;
     }
 }
@@ -178,6 +201,7 @@ fn a_clock_that_jumps_back_at_the_end_of_a_window_breaks_no_promise() {
         ],
         duration_ms: 40_077,
         faults: vec![(38_307, Fault::ClockStep { by_ms: -102 })],
+        change: None,
         closing: true,
     };
     assert_eq!(run(&scenario).offences, Vec::<String>::new());

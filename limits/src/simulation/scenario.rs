@@ -1,6 +1,7 @@
 //! What is simulated: the policy, the fleet, the network, the traffic and the faults, each with its moment. Refuses to act.
 
 use super::traffic::Phase;
+use crate::bound::Bound;
 use crate::policy::{Algorithm, OnRedisDown, Policy};
 use crate::terms::{MS_NS, Terms};
 
@@ -55,6 +56,15 @@ impl Network {
         Network { delay_us: (150, 900), loss_permille: 0, double_permille: 0, late_permille: 0, late_ms: 0 };
 }
 
+/// Another policy of the same algorithm, which each node follows at a moment of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) at_ms: u64,
+    pub(crate) within_ms: u64,
+    pub(crate) per_minute: u32,
+    pub(crate) burst: u32,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) seed: u64,
@@ -70,13 +80,29 @@ pub(crate) struct Scenario {
     pub(crate) phases: Vec<Phase>,
     pub(crate) duration_ms: u64,
     pub(crate) faults: Vec<(u64, Fault)>,
+    /// Once: a small bucket between two large ones is full again sooner than they are, which no bound of theirs allows for.
+    pub(crate) change: Option<Change>,
     /// Nodes give a key up whenever they may, and take it on again with the next request.
     pub(crate) closing: bool,
 }
 
 impl Scenario {
     pub(crate) fn policy(&self) -> Policy {
-        Policy::new(1, self.algorithm, self.per_minute, self.burst)
+        self.policy_of(1, self.per_minute, self.burst)
+    }
+
+    pub(crate) fn changed_policy(&self) -> Option<Policy> {
+        self.change.map(|change| self.policy_of(2, change.per_minute, change.burst))
+    }
+
+    /// As generous as the more generous one of both policies, in each figure.
+    pub(crate) fn widest_policy(&self) -> Policy {
+        let changed = self.changed_policy().unwrap_or(self.policy());
+        self.policy_of(0, self.per_minute.max(changed.per_minute()), self.burst.max(changed.burst()))
+    }
+
+    fn policy_of(&self, revision: u64, per_minute: u32, burst: u32) -> Policy {
+        Policy::new(revision, self.algorithm, per_minute, burst)
             .unwrap()
             .strict(self.strict)
             .on_redis_down(self.when_down)
@@ -84,6 +110,13 @@ impl Scenario {
 
     pub(crate) fn terms(&self) -> Terms {
         Terms::of(&self.policy(), self.fleet)
+    }
+
+    /// What a change adds to the bound of the widest policy: debts that nodes owe by either.
+    pub(crate) fn change_owes(&self) -> f64 {
+        let policies = [self.policy(), self.changed_policy().unwrap_or(self.policy())];
+        let owed = policies.map(|policy| Bound::of(&policy, self.fleet).owed());
+        if self.change.is_some() { owed[0].min(owed[1]) } else { 0.0 }
     }
 
     /// Ten nodes, a hundred a second, a bucket of a hundred: the example of the design.
@@ -101,6 +134,7 @@ impl Scenario {
             duration_ms: phases.iter().map(|phase| phase.for_ms).sum(),
             phases,
             faults: Vec::new(),
+            change: None,
             closing: false,
         }
     }

@@ -19,7 +19,7 @@ use crate::bound::Bound;
 use crate::central::Group;
 use crate::ledger::{Reach, Unknown};
 use crate::mutant::{self, Mutant};
-use crate::policy::{Algorithm, OnRedisDown};
+use crate::policy::{Algorithm, OnRedisDown, Policy};
 use crate::slot::lease::Tick;
 use crate::slot::{Slot, Take, Taken};
 use crate::syncer::{Place, Syncer};
@@ -42,6 +42,8 @@ enum Event {
     AtRedis { node: usize, life: u64, request: Request },
     AtNode { node: usize, life: u64, reply: Reply, executed_ns: u64 },
     Break(Fault),
+    Change,
+    Follow { node: usize },
     Start { node: usize },
     Photograph,
     Heal,
@@ -68,6 +70,8 @@ struct Node {
 pub(crate) struct World {
     scenario: Scenario,
     terms: Terms,
+    /// The newest.
+    policy: Policy,
     bound: Bound,
     now_ns: u64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
@@ -107,7 +111,8 @@ impl World {
     fn new(scenario: &Scenario) -> World {
         let mut world = World {
             terms: scenario.terms(),
-            bound: Bound::of(&scenario.policy(), scenario.fleet),
+            policy: scenario.policy(),
+            bound: Bound::of(&scenario.widest_policy(), scenario.fleet),
             now_ns: 0,
             events: BinaryHeap::new(),
             bodies: BTreeMap::new(),
@@ -141,6 +146,9 @@ impl World {
             }
             world.at(at_ms * MS_NS, Event::Break(*fault));
         }
+        if let Some(change) = scenario.change.filter(|change| change.at_ms * MS_NS <= scenario.end_ns()) {
+            world.at(change.at_ms * MS_NS, Event::Change);
+        }
         world.at(scenario.end_ns() + 100 * MS_NS, Event::Heal);
         world
     }
@@ -166,6 +174,8 @@ impl World {
             Event::AtRedis { node, life, request } => self.at_redis(node, life, &request),
             Event::AtNode { node, life, reply, executed_ns } => self.at_node(node, life, &reply, executed_ns),
             Event::Break(fault) => self.break_something(fault),
+            Event::Change => self.change_policy(),
+            Event::Follow { node } => self.follow(node),
             Event::Start { node } => self.start(node),
             Event::Photograph => self.photograph = Some(self.redis.clone()),
             Event::Heal => self.heal(),
@@ -179,7 +189,7 @@ impl World {
         self.lives += 1;
         let name = u64::try_from(node).unwrap() + 1;
         let mut syncer = Syncer::new(name, self.lives);
-        let (place, slot) = syncer.open(KEY, self.scenario.policy(), self.scenario.fleet);
+        let (place, slot) = syncer.open(KEY, self.policy, self.scenario.fleet);
         self.nodes[node] = Some(Node {
             life: self.lives,
             offset_ns: self.dice.below(1 << 50),
@@ -195,6 +205,28 @@ impl World {
             purse: Purse::default(),
             expired: 0,
         });
+        self.pump(node);
+    }
+
+    /// Each node hears of it at a moment of its own; whoever begins later has heard.
+    fn change_policy(&mut self) {
+        let (Some(policy), Some(change)) = (self.scenario.changed_policy(), self.scenario.change) else { return };
+        self.policy = policy;
+        for node in 0..self.nodes.len() {
+            let at_ns = self.now_ns + self.dice.below(change.within_ms * MS_NS + 1);
+            self.at(at_ns, Event::Follow { node });
+        }
+    }
+
+    fn follow(&mut self, node: usize) {
+        let (now_ns, policy, fleet) = (self.now_ns, self.policy, self.scenario.fleet);
+        let Some(present) = self.nodes[node].as_mut() else { return };
+        if now_ns < present.paused_until_ns {
+            let at_ns = present.paused_until_ns;
+            self.at(at_ns, Event::Follow { node });
+            return;
+        }
+        present.syncer.change(present.place, policy, fleet, now_ns + present.offset_ns);
         self.pump(node);
     }
 

@@ -149,11 +149,11 @@ fn a_larger_fleet_lowers_the_overdraft_at_once_and_raises_it_never() {
     let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
     assert_eq!(slot.overdraft_left(), 25);
     assert!(is_admitted(pair.take(place, &slot)));
-    pair.syncer.change(place, bucket(1, 600, 100), 10);
+    pair.syncer.change(place, bucket(1, 600, 100), 10, pair.now_ns);
     assert_eq!(slot.overdraft_left(), 4, "one of five is owed");
-    pair.syncer.change(place, bucket(1, 600, 100), 2);
+    pair.syncer.change(place, bucket(1, 600, 100), 2, pair.now_ns);
     assert_eq!(slot.overdraft_left(), 4);
-    pair.syncer.change(place, bucket(1, 600, 100), 200);
+    pair.syncer.change(place, bucket(1, 600, 100), 200, pair.now_ns);
     assert_eq!(slot.overdraft_left(), 0, "strict by itself: more nodes than tokens");
 }
 
@@ -167,7 +167,7 @@ fn a_changed_policy_holds_at_once_and_keeps_the_fraction() {
     }
     let before = pair.level(7);
     let left = slot.overdraft_left();
-    pair.syncer.change(place, bucket(2, 6_000, 1_000), 1);
+    pair.syncer.change(place, bucket(2, 6_000, 1_000), 1, pair.now_ns);
     assert!((1..=50).contains(&left) && slot.overdraft_left() == left, "{left}");
     let reply = pair.exchange().unwrap();
     assert!(
@@ -175,7 +175,7 @@ fn a_changed_policy_holds_at_once_and_keeps_the_fraction() {
         "{} after {before}",
         reply.grants[0].level / UNITS
     );
-    pair.syncer.change(place, bucket(1, 60, 100), 1);
+    pair.syncer.change(place, bucket(1, 60, 100), 1, pair.now_ns);
     assert_eq!(pair.syncer.ledger(place).unwrap().policy().revision(), 2, "an older policy comes too late");
 }
 
@@ -185,9 +185,9 @@ fn a_smaller_policy_may_be_owed_on_before_redis_has_answered_but_only_its_fracti
     let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
     (0..5).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
     assert_eq!((slot.overdraft_left(), slot.owed()), (20, 5));
-    pair.syncer.change(place, bucket(2, 600, 50), 2);
+    pair.syncer.change(place, bucket(2, 600, 50), 2, pair.now_ns);
     assert_eq!((slot.overdraft_left(), slot.owed()), (7, 5), "twelve of fifty in all, for two nodes");
-    pair.syncer.change(place, bucket(3, 600, 50).strict(true), 2);
+    pair.syncer.change(place, bucket(3, 600, 50).strict(true), 2, pair.now_ns);
     assert_eq!(slot.overdraft_left(), 0);
 }
 
@@ -200,7 +200,7 @@ fn a_policy_that_was_denied_owes_nothing_under_the_next_one_until_redis_has_answ
         pair.settle();
     }
     assert!(matches!(slot.take(pair.now_ns), Take::Denied { .. }));
-    pair.syncer.change(place, bucket(2, 60, 4_000), 1);
+    pair.syncer.change(place, bucket(2, 60, 4_000), 1, pair.now_ns);
     assert_eq!(slot.overdraft_left(), 0);
     assert!(matches!(slot.take(pair.now_ns), Take::Unknown));
 }
@@ -385,6 +385,75 @@ fn three_answers_that_never_come_make_a_node_go_alone_and_one_that_does_ends_it(
         assert!(matches!(pair.syncer.reach(), Reach::Settling { .. }));
         pair.pass(700);
         pair.settle();
+        assert_eq!(pair.syncer.reach(), Reach::Up);
+    }
+}
+
+/// Without a word from Redis for so long that the node goes on alone, and for two seconds after that.
+fn go_alone(pair: &mut Pair, place: Place, slot: &Slot) {
+    while is_admitted(slot.take(pair.now_ns)) {}
+    assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Wait);
+    while pair.syncer.reach() == Reach::Up {
+        pair.ask();
+        pair.pass(60);
+    }
+    pair.pass(2_000);
+}
+
+/// How many requests a node that is alone admits at this moment.
+fn admitted_alone(pair: &mut Pair, place: Place) -> u32 {
+    let decide = || (pair.syncer.decide_unknown(place, pair.now_ns) == Unknown::Admitted).then_some(());
+    u32::try_from(std::iter::from_fn(decide).count()).unwrap()
+}
+
+#[test]
+fn a_change_while_redis_is_away_keeps_what_was_spent_of_the_share_and_its_filled_fraction() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
+    go_alone(&mut pair, place, &slot);
+    let owed = slot.owed() + pair.syncer.ledger(place).unwrap().frozen();
+    let first = admitted_alone(&mut pair, place);
+    assert!((10..=11).contains(&first), "r/N for two seconds, not {first}");
+    pair.pass(8_000);
+    assert_eq!(admitted_alone(&mut pair, place), 40);
+    for revision in 2..=5 {
+        pair.syncer.change(place, bucket(revision, 600, 100 + u32::try_from(revision).unwrap()), 2, pair.now_ns);
+        assert_eq!(admitted_alone(&mut pair, place), 0, "no change fills a share that is used up");
+    }
+    pair.syncer.change(place, bucket(6, 6_000, 1_000), 2, pair.now_ns);
+    assert!(admitted_alone(&mut pair, place) < 10, "less than one of fifty was left");
+    pair.pass(2_000);
+    pair.syncer.change(place, bucket(7, 600, 100), 2, pair.now_ns);
+    assert_eq!(admitted_alone(&mut pair, place), 10, "a fifth of a share of five hundred");
+    pair.pass(1_000);
+    pair.syncer.change(place, bucket(7, 600, 100), 10, pair.now_ns);
+    assert_eq!(admitted_alone(&mut pair, place), 1, "five of fifty are one of ten");
+    pair.pass(2_000);
+    assert_eq!(admitted_alone(&mut pair, place), 2, "and a tenth of the rate from then on");
+    pair.pass(300);
+    while pair.syncer.reach() != Reach::Up {
+        pair.exchange();
+    }
+    let told = u32::try_from(pair.syncer.ledger(place).unwrap().tally().owed).unwrap();
+    assert_eq!(told, owed + 10, "as much as such a share misses: a tenth of a hundred");
+}
+
+#[test]
+fn each_outage_begins_with_an_empty_share() {
+    let mut pair = Pair::new();
+    let (place, _slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
+    let (other, its_slot) = pair.syncer.open(8, bucket(1, 600, 100), 2);
+    for _ in 0..2 {
+        // Noticed by another key's questions.
+        go_alone(&mut pair, other, &its_slot);
+        let admitted = admitted_alone(&mut pair, place);
+        assert!((10..=11).contains(&admitted), "r/N for two seconds, not {admitted}");
+        pair.pass(300);
+        pair.exchange().unwrap();
+        for _ in 0..200 {
+            pair.pass(100);
+            pair.settle();
+        }
         assert_eq!(pair.syncer.reach(), Reach::Up);
     }
 }

@@ -74,10 +74,25 @@ impl Cluster {
         self.members.iter().map(|member| member.server.url()).collect()
     }
 
+    /// What lies on the other masters is served while one is away.
+    pub(crate) fn serve_in_part(&mut self) {
+        for member in &mut self.members {
+            tell::<()>(&mut member.connection, "CONFIG SET cluster-require-full-coverage no");
+        }
+    }
+
+    fn slot_of(&mut self, key: &str) -> u16 {
+        tell(&mut self.members[0].connection, &format!("CLUSTER KEYSLOT {key}"))
+    }
+
+    /// On which master a key lies, as long as nothing has moved.
+    pub(crate) fn master_of(&mut self, key: &str) -> usize {
+        usize::from(self.slot_of(key)) * MASTERS / SLOTS
+    }
+
     /// Moves the slot of a key to another master; from where, and where to.
     pub(crate) fn move_slot_of(&mut self, key: &str) -> (usize, usize) {
-        let slot: u16 = tell(&mut self.members[0].connection, &format!("CLUSTER KEYSLOT {key}"));
-        let from = usize::from(slot) * MASTERS / SLOTS;
+        let (slot, from) = (self.slot_of(key), self.master_of(key));
         let to = (from + 1) % MASTERS;
         self.reshard(slot, from, to);
         (from, to)

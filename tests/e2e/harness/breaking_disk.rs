@@ -1,5 +1,5 @@
 //! A disk of a test's own that turns read-only under a running process, as a server's disk does at its first error: ext4 in a file.
-//! Mounting one takes root and loop devices; without them the test is told so and left out.
+//! Mounting one takes root and loop devices; without them the test is told so and left out, where it may be.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,15 +16,22 @@ pub struct BreakingDisk {
 }
 
 impl BreakingDisk {
+    /// None: this machine mounts none.
     pub fn mount() -> Option<BreakingDisk> {
         let dir = tempfile::Builder::new().prefix("apihub-disk-").tempdir_in("/tmp").unwrap();
         let disk = BreakingDisk { at: dir.path().join("disk"), image: dir.path().join("image"), _dir: dir };
         std::fs::create_dir(&disk.at).unwrap();
         let image = disk.image.to_str().unwrap();
-        let is_there = run("truncate", &["-s", SIZE, image])
-            && run("mkfs.ext4", &["-q", "-F", "-m", "0", image])
-            && disk.mount_image();
-        is_there.then_some(disk)
+        let made = run("truncate", &["-s", SIZE, image])
+            .and_then(|()| run("mkfs.ext4", &["-q", "-F", "-m", "0", image]))
+            .and_then(|()| disk.mount_image());
+        match made {
+            Ok(()) => Some(disk),
+            Err(refused) => {
+                servers::leave_out_disk(&refused).unwrap();
+                None
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -42,11 +49,11 @@ impl BreakingDisk {
 
     /// As after a repair: what was on it, and writable. Nobody may be using it.
     pub fn mount_again(&self) {
-        assert!(run("umount", &[self.text()]));
-        assert!(self.mount_image());
+        run("umount", &[self.text()]).unwrap();
+        self.mount_image().unwrap();
     }
 
-    fn mount_image(&self) -> bool {
+    fn mount_image(&self) -> Result<(), String> {
         run("mount", &["-o", "loop,errors=remount-ro", self.image.to_str().unwrap(), self.text()])
     }
 
@@ -55,14 +62,12 @@ impl BreakingDisk {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) -> bool {
-    let refused = match Command::new(program).args(arguments).output() {
-        Ok(output) if output.status.success() => return true,
-        Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        Err(error) => error.to_string(),
-    };
-    eprintln!("left out, because this machine mounts no disk for us: {program}: {refused}");
-    false
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    match Command::new(program).args(arguments).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Err(format!("{program}: {error}")),
+    }
 }
 
 impl Drop for BreakingDisk {

@@ -10,14 +10,12 @@ pub struct Publisher {
     pub rest: Rest,
     pub organization: String,
     pub slug: String,
-    pub email: String,
 }
 
 /// A published product with one plan, subscribed to, and one live key.
 #[derive(Clone, Debug)]
 pub struct Catalog {
     pub product: String,
-    pub plan: String,
     pub subscription: String,
     pub key_id: String,
     pub key: String,
@@ -44,7 +42,7 @@ impl Publisher {
         let organizations = rest.get("/v1/organizations").await.unwrap();
         let personal = &organizations["data"][0];
         let field = |name: &str| personal[name].as_str().unwrap().to_owned();
-        Publisher { organization: field("id"), slug: field("slug"), rest, email }
+        Publisher { organization: field("id"), slug: field("slug"), rest }
     }
 
     /// Begins a product `slug`; `publish` makes it, with a plan of 60,000 a minute unless said otherwise.
@@ -116,7 +114,7 @@ impl CatalogDraft<'_> {
         let path = format!("/v1/organizations/{}/subscriptions", publisher.organization);
         let subscription = id(&publisher.post(&path, json!({ "plan_id": plan })).await);
         let (key_id, key) = publisher.key(&subscription, json!({ "name": "test", "environment": "live" })).await;
-        Catalog { product, plan, subscription, key_id, key, path: format!("/{}/{}", publisher.slug, self.slug) }
+        Catalog { product, subscription, key_id, key, path: format!("/{}/{}", publisher.slug, self.slug) }
     }
 }
 

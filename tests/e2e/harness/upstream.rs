@@ -72,6 +72,10 @@ impl Upstream {
     pub fn requests(&self) -> u64 {
         self.counts.requests.load(Ordering::Relaxed)
     }
+
+    pub fn uploaded_bytes(&self) -> u64 {
+        self.counts.uploaded_bytes.load(Ordering::Relaxed)
+    }
 }
 
 /// What the upstream saw, as JSON; header values by lower-case name.

@@ -1,6 +1,5 @@
 //! A world: database, Redis, control planes, gateways and an upstream, all of one test's own.
 
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use super::fault_proxy::{FaultProxy, Target};
 use super::publisher::Publisher;
 use super::role::Role;
 use super::upstream::Upstream;
+use super::wait::eventually;
 use super::{ports, postgres};
 
 /// What a test wants other than one control plane and one gateway over a shared Postgres.
@@ -28,6 +28,9 @@ pub struct Setup {
     feed_link: bool,
 }
 
+/// As the settings of both roles have it.
+pub const USAGE_STREAM: &str = "apihub:usage";
+const USAGE_GROUP: &str = "control-plane";
 /// Of a small disk: some times what a gateway needs, as after a kill there are two epochs for a while.
 const SMALL_DISK_BYTES: u64 = 256 << 20;
 
@@ -149,7 +152,10 @@ impl Setup {
         let redis_of_consumers = self.redis_of_consumers.then(start_other);
         let redis_url = redis_of_consumers.as_ref().map_or(redis.url(), PrivateRedis::url);
         let secrets_of_consumers = Secrets { redis_url, ..secrets.clone() };
-        let small_disk = self.small_disk.then(|| mount_small_disk(&dir.path().join("gateway-0"))).flatten();
+        let small_disk = match self.small_disk {
+            true => SmallDisk::mount(&dir.path().join("gateway-0"), SMALL_DISK_BYTES).unwrap(),
+            false => None,
+        };
         let control_planes: Vec<ControlPlane> = (0..self.control_planes)
             .map(|index| start_control_plane(dir.path(), index, &secrets_of_consumers, &allow, addresses[0]))
             .collect();
@@ -250,12 +256,34 @@ impl World {
     }
 
     /// Redis forgets everything.
-    pub fn flush_redis(&self) {
-        let mut redis = std::os::unix::net::UnixStream::connect(self.redis.socket()).unwrap();
-        redis.write_all(b"FLUSHALL\r\n").unwrap();
-        let mut answer = [0; 5];
-        redis.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"+OK\r\n");
+    pub async fn flush_redis(&self) {
+        eventually("Redis forgets", || async { self.ask_redis::<()>(&["FLUSHALL"]).await.ok() }).await;
+    }
+
+    async fn ask_redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let client = redis::Client::open(self.redis.url())?;
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut client.get_multiplexed_async_connection().await?).await
+    }
+
+    /// Whether no batch is on its way: the database has every one that was sealed, and the stream holds none, not even for a
+    /// consumer that was killed with it.
+    pub async fn is_usage_at_rest(&self) -> bool {
+        for gateway in &self.gateways {
+            let acknowledged = gateway.metric("gateway_usage_batches_acknowledged_total").await;
+            // At least: what it took over was sealed by others.
+            if acknowledged < gateway.metric("gateway_usage_batches_sealed_total").await
+                || gateway.metric("gateway_usage_unacknowledged_batches").await > 0.0
+            {
+                return false;
+            }
+        }
+        let pending: redis::RedisResult<Vec<redis::Value>> =
+            self.ask_redis(&["XPENDING", USAGE_STREAM, USAGE_GROUP]).await;
+        let length: redis::RedisResult<u64> = self.ask_redis(&["XLEN", USAGE_STREAM]).await;
+        // While the group is made anew in a Redis that has forgotten it, nobody knows.
+        length.is_ok_and(|length| length == 0) && pending.is_ok_and(|pending| pending[0] == redis::Value::Int(0))
     }
 
     /// One row of the database, as text.
@@ -298,6 +326,15 @@ impl Gateway {
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{')));
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until what it serves is on its disk.
+    pub async fn saved(&self) {
+        eventually("what is served is on the disk", || async {
+            let snapshot = &self.healthz().await["snapshot"];
+            (snapshot["saved_revision"] == snapshot["revision"]).then_some(())
+        })
+        .await;
     }
 
     pub async fn healthz(&self) -> serde_json::Value {
@@ -376,12 +413,6 @@ fn start_gateway(
     let admin_url = format!("http://{admin}");
     let role = Role::start("gateway", path, secrets.clone(), format!("{admin_url}/readyz"));
     Gateway { role, url: format!("http://{http}"), https_url, admin_url, data_dir, name }
-}
-
-/// None: this user may not mount one; it is said why.
-fn mount_small_disk(path: &Path) -> Option<SmallDisk> {
-    let mounted = SmallDisk::mount(path, SMALL_DISK_BYTES);
-    mounted.inspect_err(|reason| eprintln!("no disk that can be filled, so no fault of a full one: {reason}")).ok()
 }
 
 fn write_certificate(dir: &Path) -> (PathBuf, PathBuf) {

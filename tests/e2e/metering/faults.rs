@@ -92,7 +92,13 @@ impl Chaos {
         world.gateways.iter_mut().for_each(|gateway| gateway.role.supervise());
         let any = FAULTS[usize::try_from(self.dice.roll(FAULTS.len() as u64)).unwrap()];
         let fault = self.first.pop().unwrap_or(any);
-        *self.struck.entry(fault).or_default() += 1;
+        if self.does(fault, world).await {
+            *self.struck.entry(fault).or_default() += 1;
+        }
+    }
+
+    /// Whether it could be done.
+    async fn does(&mut self, fault: Fault, world: &mut World) -> bool {
         match fault {
             Fault::KillGateway(index) => {
                 world.gateways[index].role.kill();
@@ -109,25 +115,25 @@ impl Chaos {
             Fault::KillRedis => world.redis.restart().unwrap(),
             // With it end its children.
             Fault::KillPostgres => world.postgres.as_mut().unwrap().restart().unwrap(),
-            Fault::FlushAll => world.flush_redis(),
-            Fault::FreezeControlPlane => self.freeze(world),
+            Fault::FlushAll => world.flush_redis().await,
+            Fault::FreezeControlPlane => return self.freeze(world),
             Fault::DuplicateEntries => {
                 self.duplicating_from = Some(self.duplicator.copies());
                 self.duplicator.set(true);
             }
             Fault::FillDisk => {
-                if let Some(disk) = &world.small_disk {
-                    disk.fill().unwrap();
-                }
+                let Some(disk) = &world.small_disk else { return false };
+                disk.fill().unwrap();
             }
-            Fault::KillGatewayOnFullDisk => kill_gateway_on_full_disk(world).await,
+            Fault::KillGatewayOnFullDisk => return kill_gateway_on_full_disk(world).await,
         }
+        true
     }
 
     /// One at a time: somebody has to count.
-    fn freeze(&mut self, world: &World) {
+    fn freeze(&mut self, world: &World) -> bool {
         if self.frozen.is_some() {
-            return;
+            return false;
         }
         let index = usize::try_from(self.dice.roll(world.control_planes.len() as u64)).unwrap();
         world.control_planes[index].role.signal(Signal::STOP);
@@ -135,6 +141,7 @@ impl Chaos {
         let some = FROZEN_S.start + self.dice.roll(FROZEN_S.end - FROZEN_S.start);
         let seconds = if is_long { LONG_FROZEN_S } else { some };
         self.frozen = Some((index, Instant::now() + Duration::from_secs(seconds)));
+        true
     }
 
     pub fn end_what_lasts(&mut self, world: &World, all: bool) {
@@ -151,8 +158,8 @@ impl Chaos {
 }
 
 /// Without room for its rings it takes over what it was killed with, to free some; where that is not enough it ends, and says so.
-async fn kill_gateway_on_full_disk(world: &mut World) {
-    let Some(disk) = &world.small_disk else { return };
+async fn kill_gateway_on_full_disk(world: &mut World) -> bool {
+    let Some(disk) = &world.small_disk else { return false };
     let gateway = &mut world.gateways[0].role;
     disk.fill().unwrap();
     gateway.kill();
@@ -161,4 +168,5 @@ async fn kill_gateway_on_full_disk(world: &mut World) {
     assert!(ended.is_none_or(|status| !status.success()), "it ended as if all were well");
     disk.make_room();
     gateway.supervise();
+    true
 }

@@ -35,7 +35,8 @@ impl Load {
     pub fn start(world: &World, clients: &[Client]) -> Load {
         let (stop, oracle) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Oracle::default())));
         let workers = (0..WORKERS).map(|worker| {
-            let gateway = world.gateways[worker % world.gateways.len()].url.clone();
+            let nth = worker % world.gateways.len();
+            let gateway = (nth, world.gateways[nth].url.clone());
             let (stop, oracle, clients) = (stop.clone(), oracle.clone(), clients.to_vec());
             let http = world.client.clone();
             tokio::spawn(async move {
@@ -63,7 +64,12 @@ impl Load {
 }
 
 /// Whether there was an answer.
-async fn ask(http: &reqwest::Client, gateway: &str, client: &Client, oracle: &Mutex<Oracle>) -> bool {
+async fn ask(
+    http: &reqwest::Client,
+    (nth, gateway): &(usize, String),
+    client: &Client,
+    oracle: &Mutex<Oracle>,
+) -> bool {
     let url = format!("{gateway}{}", client.path);
     let sent = http.request(client.method.clone(), &url).header("x-api-key", &client.key).send().await;
     // Whoever could not even connect was not answered, and cannot be counted.
@@ -78,20 +84,22 @@ async fn ask(http: &reqwest::Client, gateway: &str, client: &Client, oracle: &Mu
         *oracle.unsure.entry(client.meter_id).or_default() += u64::from(was_sent);
     } else if let Some(kind) = kind {
         *oracle.complete.entry((client.meter_id, kind)).or_default() += 1;
+        *oracle.by_gateway.entry(*nth).or_default() += 1;
     }
     is_complete
 }
 
-/// None: an answer that counts for nothing, as from a gateway that is not ready yet.
+/// None: from a gateway that has no configuration yet, which counts for nothing. No fault may cause an answer that is not here.
 fn kind_of(answer: &Response, is_test_key: bool) -> Option<Kind> {
     let ours = answer.headers().get("x-gateway-error").map(|code| code.to_str().unwrap().to_owned());
     match (answer.status().as_u16(), ours.as_deref()) {
         (200, None) if is_test_key => Some(Kind::Free),
         (200, None) => Some(Kind::Billed),
         (503, None) => Some(Kind::Free),
-        (429, Some(_)) => Some(Kind::Limited),
+        (429, Some("rate_limited")) => Some(Kind::Limited),
         (502..=504, Some(code)) if code.starts_with("upstream_") || code == "no_healthy_upstream" => Some(Kind::Failed),
-        _ => None,
+        (503, Some("not_ready")) => None,
+        (status, ours) => panic!("{} was answered {status} {ours:?}", answer.url()),
     }
 }
 
@@ -114,6 +122,10 @@ pub async fn clients(world: &World) -> Vec<Client> {
         }
     };
     let (second, test) = (key(&wide, "live").await, key(&wide, "test").await);
+    // A gateway that is killed knows them when it starts again.
+    for gateway in &world.gateways {
+        gateway.saved().await;
+    }
     let mut clients = Vec::new();
     for (catalog, path, methods) in [
         (&wide, "x", vec![Method::GET, Method::HEAD]),

@@ -34,11 +34,19 @@ pub struct Oracle {
     pub complete: Totals,
     /// By key: requests of which nobody knows how they ended.
     pub unsure: BTreeMap<i64, u64>,
+    /// Complete answers of each gateway.
+    pub by_gateway: BTreeMap<usize, u64>,
 }
 
 impl Oracle {
     pub fn answers(&self) -> u64 {
         self.complete.values().sum()
+    }
+
+    /// Answers that the plan charges for.
+    pub fn billed(&self) -> u64 {
+        let billed = self.complete.iter().filter(|((_, kind), _)| *kind == Kind::Billed);
+        billed.map(|(_, answers)| answers).sum()
     }
 
     pub fn cut_off(&self) -> u64 {

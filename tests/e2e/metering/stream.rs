@@ -14,7 +14,8 @@ use snapshot::wire::UsageBatch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-const STREAM: &str = "apihub:usage";
+use crate::harness::USAGE_STREAM as STREAM;
+
 const BLOCK_MS: u64 = 100;
 const RETRY_AFTER: Duration = Duration::from_millis(50);
 
@@ -85,16 +86,17 @@ async fn add(redis: &mut MultiplexedConnection, fields: &[(&String, &redis::Valu
 /// then hands it on. Every `dies_at`th time it dies in between, as a process does that is killed.
 pub struct EarlyAcknowledger {
     deaths: Arc<AtomicU64>,
+    held: Arc<AtomicU64>,
     _stop: DropGuard,
 }
 
 impl EarlyAcknowledger {
     pub fn start(gateways: String, consumers: String, dies_at: u64) -> EarlyAcknowledger {
-        let (deaths, stop) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-        let died = deaths.clone();
+        let (deaths, held, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)), CancellationToken::new());
+        let (died, holds) = (deaths.clone(), held.clone());
         let relaying = async move {
             loop {
-                match pass_on(&gateways, &consumers, dies_at).await {
+                match pass_on(&gateways, &consumers, dies_at, &holds).await {
                     Ok(()) => {
                         died.fetch_add(1, Ordering::Relaxed);
                     }
@@ -103,16 +105,21 @@ impl EarlyAcknowledger {
             }
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(relaying));
-        EarlyAcknowledger { deaths, _stop: stop.drop_guard() }
+        EarlyAcknowledger { deaths, held, _stop: stop.drop_guard() }
     }
 
     pub fn deaths(&self) -> u64 {
         self.deaths.load(Ordering::Relaxed)
     }
+
+    /// Events that it acknowledged and did not hand on: all that can be lost by it.
+    pub fn lost(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
 }
 
 /// Returns when it has died.
-async fn pass_on(gateways: &str, consumers: &str, dies_at: u64) -> Result<(), RedisError> {
+async fn pass_on(gateways: &str, consumers: &str, dies_at: u64, held: &AtomicU64) -> Result<(), RedisError> {
     let mut from = redis::Client::open(gateways)?.get_multiplexed_async_connection().await?;
     let mut to = redis::Client::open(consumers)?.get_multiplexed_async_connection().await?;
     let (mut last, mut taken) = ("0".to_owned(), 0);
@@ -122,6 +129,8 @@ async fn pass_on(gateways: &str, consumers: &str, dies_at: u64) -> Result<(), Re
             let payload: Vec<u8> = entry.get("b").unwrap();
             let batch = UsageBatch::decode(payload.as_slice()).unwrap();
             let id = |bytes: &[u8]| Uuid::from_slice(bytes).unwrap();
+            let events = batch.events.len() as u64 + batch.rows.iter().map(|row| row.count).sum::<u64>();
+            held.fetch_add(events, Ordering::Relaxed);
             let key = format!("usage:ack:{}:{}", id(&batch.node_id), id(&batch.epoch));
             let () = redis::cmd("SET").arg(key).arg(batch.sequence).query_async(&mut from).await?;
             let _there: u64 = redis::cmd("XDEL").arg(STREAM).arg(&entry.id).query_async(&mut from).await?;
@@ -131,6 +140,7 @@ async fn pass_on(gateways: &str, consumers: &str, dies_at: u64) -> Result<(), Re
             }
             let fields: Vec<(&String, &redis::Value)> = entry.map.iter().collect();
             add(&mut to, &fields).await?;
+            held.fetch_sub(events, Ordering::Relaxed);
         }
     }
 }

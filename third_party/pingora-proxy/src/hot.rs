@@ -6,13 +6,15 @@
 //!
 //! It refuses what it has no room for, HTTP/2 and forward proxies: the framework's pool has those.
 
-use futures::FutureExt;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::Stream;
 use std::collections::HashMap;
+use std::future::Future;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 
@@ -69,6 +71,8 @@ impl HotPool {
 
     /// The connection that was used last: the others may grow old and go.
     pub(crate) fn take(&self, key: u64, address: &SocketAddr) -> Option<Stream> {
+        // Outlives the lock: closing is for when nobody waits.
+        let mut unusable = Vec::new();
         let mut shard = self.inner.shard(key);
         let idle = shard.get_mut(&key)?;
         while let Some(mut last) = idle.pop() {
@@ -76,6 +80,7 @@ impl HotPool {
             if last.address == *address && is_quiet(&mut last.stream) {
                 return Some(last.stream);
             }
+            unusable.push(last);
         }
         None
     }
@@ -124,16 +129,26 @@ impl Inner {
         lock(&self.shards[(key >> 32) as usize % SHARDS])
     }
 
-    fn sweep(&self) {
+    /// Closes what is over, with no lock held and a turn for other tasks between the shards.
+    async fn sweep(&self) {
         let now = self.sweeps.fetch_add(1, Ordering::Relaxed) + 1;
         for shard in &self.shards {
-            lock(shard).retain(|_, idle| {
-                let before = idle.len();
-                idle.retain_mut(|idle| idle.closed_by > now && is_quiet(&mut idle.stream));
-                self.kept.fetch_sub(before - idle.len(), Ordering::Relaxed);
-                !idle.is_empty()
-            });
+            drop(self.take_out(shard, now));
+            tokio::task::yield_now().await;
         }
+    }
+
+    /// What is too old in sweep `now`, or was closed by its upstream.
+    fn take_out(&self, shard: &Mutex<Shard>, now: u64) -> Vec<Idle> {
+        let mut over = Vec::new();
+        lock(shard).retain(|_, idle| {
+            over.extend(idle.extract_if(.., |idle| {
+                idle.closed_by <= now || !is_quiet(&mut idle.stream)
+            }));
+            !idle.is_empty()
+        });
+        self.kept.fetch_sub(over.len(), Ordering::Relaxed);
+        over
     }
 }
 
@@ -157,7 +172,7 @@ fn sweep_from_now_on(inner: &Arc<Inner>) {
             let Some(inner) = sweeping.0.upgrade() else {
                 return;
             };
-            inner.sweep();
+            inner.sweep().await;
         }
     });
 }
@@ -165,9 +180,8 @@ fn sweep_from_now_on(inner: &Arc<Inner>) {
 /// Neither closed nor speaking: an upstream that says something without being asked cannot be trusted with a request.
 fn is_quiet(stream: &mut Stream) -> bool {
     let mut byte = [0; 1];
-    tokio::task::unconstrained(stream.read(&mut byte))
-        .now_or_never()
-        .is_none()
+    let read = pin!(tokio::task::unconstrained(stream.read(&mut byte)));
+    read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
 /// Lists of connections: a panic leaves none half changed.

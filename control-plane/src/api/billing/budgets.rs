@@ -106,10 +106,9 @@ async fn set(
     }
     let (_, currency) = catalog::publisher(tx, pair.publisher).await?;
     let amount = money::parse_amount(amount, &currency).map_err(|flaw| ApiError::field("/amount", flaw))?;
+    ratings::lock_pair(tx, pair).await?;
     let before = budgets::find(tx, pair, &currency).await?.map(Budget::from);
-    if let Some(before) = &before {
-        if_match.check(before.version)?;
-    }
+    if_match.check(before.as_ref().map_or(0, |before| before.version))?;
     budgets::set(tx, pair, amount, &currency).await?;
     let after = find(tx, pair, &currency).await?;
     let before = before.as_ref().map(seen).transpose()?.flatten();
@@ -135,6 +134,7 @@ async fn remove_budget(
                 return Err(ApiError::not_found("budget"));
             }
             let (_, currency) = catalog::publisher(tx, pair.publisher).await?;
+            ratings::lock_pair(tx, pair).await?;
             let before = find(tx, pair, &currency).await?;
             if_match.check(before.version)?;
             budgets::remove(tx, pair, &currency).await?;

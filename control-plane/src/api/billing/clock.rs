@@ -85,7 +85,7 @@ async fn advance_billing_clock(
         })
     });
     let advanced = advanced.await?;
-    let done = job::run_once(&state.store, &state.settings.billing, Some(id)).await?;
+    let done = job::settle(&state.store, &state.settings.billing, Some(id)).await?;
     let month = &advanced.running;
     let clock = state.store.read("billing_clock", |tx| Box::pin(view(tx, month, done.issued))).await?;
     finish(&state, prefer, Written::ok(&clock)?.change(advanced.change)).await

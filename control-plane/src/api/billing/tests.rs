@@ -4,8 +4,10 @@ use axum::http::{Method, StatusCode};
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
-use crate::api::fixture::{Shop, add_plan, ask_database, publish, since_last_month, subscribe, use_api};
-use crate::billing::{alerts, job};
+use crate::api::fixture::{
+    Shop, add_plan, ask_database, hold_pair, publish, run_sql, since_last_month, subscribe, until_waiting, use_api,
+};
+use crate::billing::{alerts, issue, job};
 use crate::store::quota::{PeriodOf, used_in_periods};
 use crate::testing::{Answer, App, Client};
 
@@ -21,7 +23,7 @@ async fn invoiced_shop(app: &App) -> (Shop, String) {
     let shop = Shop::with_plan(app, plan_terms()).await;
     since_last_month(app, &shop).await;
     use_api(app, shop.subscription, shop.plan, LAST_MONTH, 5_000).await;
-    job::run_once(&app.state.store, &app.state.settings.billing, None).await.unwrap();
+    job::settle(&app.state.store, &app.state.settings.billing, None).await.unwrap();
     let list = shop.consumer.get(&shop.invoices_path()).await.expect(StatusCode::OK).json;
     let id = list["data"][0]["id"].as_str().unwrap().to_owned();
     (shop, format!("/v1/invoices/{id}"))
@@ -118,7 +120,7 @@ async fn a_void_invoice_gives_its_credit_back_and_frees_nothing_that_another_hol
         let answer = shop.consumer.with(&headers, Method::POST, &credits, Some(bought.clone())).await;
         assert_eq!(decimal(&answer.expect(StatusCode::CREATED).json["balance"]), Decimal::from(10), "bought once");
     }
-    job::run_once(&app.state.store, &app.state.settings.billing, None).await.unwrap();
+    job::settle(&app.state.store, &app.state.settings.billing, None).await.unwrap();
     let list = shop.consumer.get(&shop.invoices_path()).await.json["data"].clone();
     assert_eq!(decimal(&list[0]["total"]), Decimal::from(20));
     let balance = async || decimal(&shop.consumer.get(&credits).await.json["data"][0]["balance"]);
@@ -128,7 +130,7 @@ async fn a_void_invoice_gives_its_credit_back_and_frees_nothing_that_another_hol
     let voided = shop.publisher.post(&format!("{invoice}/void"), json!({})).await.expect(StatusCode::OK);
     assert_eq!((voided.json["status"].as_str(), voided.json["number"].as_str()), (Some("void"), Some("INV-000001")));
     assert_eq!(balance().await, Decimal::from(10));
-    assert_eq!(job::run_once(&app.state.store, &app.state.settings.billing, None).await.unwrap().issued, 0);
+    assert_eq!(job::settle(&app.state.store, &app.state.settings.billing, None).await.unwrap().issued, 0);
 }
 
 #[tokio::test]
@@ -261,6 +263,136 @@ async fn a_budget_and_a_quota_warn_at_85_and_100_per_cent_once_each() {
     shop.consumer.delete(&path).await.expect_problem(404, "not_found");
     let budgets = shop.consumer.get(&format!("/v1/organizations/{consumer}/budgets")).await;
     assert_eq!(budgets.expect(StatusCode::OK).json["data"], json!([]));
+}
+
+#[tokio::test]
+async fn what_a_consumer_means_to_spend_is_not_the_publishers_business() {
+    let app = App::start_with(TERMS).await;
+    let (shop, _) = invoiced_shop(&app).await;
+    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+    shop.consumer.put(&path, json!({"amount": "31"})).await.expect(StatusCode::OK);
+    use_api(&app, shop.subscription, shop.plan, "now()", 900).await;
+    alerts::run(&app.state.store).await.unwrap();
+    let kinds = async |client: &Client, organization: uuid::Uuid| {
+        let path = format!("/v1/organizations/{organization}/billing-events?limit=100");
+        let list = client.get(&path).await.expect(StatusCode::OK).json["data"].as_array().unwrap().clone();
+        list.iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let consumers = kinds(&shop.consumer, shop.consumer_organization).await;
+    assert_eq!(consumers, ["invoice.issued", "alert.budget", "alert.quota"]);
+    let publishers = kinds(&shop.publisher, shop.publisher_organization).await;
+    assert_eq!(publishers, ["invoice.issued", "fee.charged", "alert.quota"], "he sees usage, and no budget");
+    assert_eq!(events(&shop.publisher, shop.publisher_organization, "alert.budget").await, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn who_buys_and_sells_reads_one_ledger_in_order_each_line_once() {
+    let app = App::start_with(TERMS).await;
+    let shop = Shop::with_plan(&app, plan_terms()).await;
+    let (own, other) = (shop.consumer_organization, shop.publisher_organization);
+    let lines = format!(
+        "INSERT INTO billing_events (id, occurred_at, kind, consumer_organization_id, publisher_organization_id, dedupe_key, created_at)
+         SELECT gen_random_uuid(), now(), (ARRAY['alert.budget', 'fee.charged', 'credit.given'])[1 + n % 3],
+             CASE n / 6 WHEN 1 THEN '{other}'::uuid ELSE '{own}' END, CASE n / 6 WHEN 0 THEN '{other}'::uuid ELSE '{own}' END,
+             'line ' || n, now() - make_interval(mins => 100 - n / 2)
+         FROM generate_series(0, 17) AS n"
+    );
+    run_sql(&app, &lines).await;
+    let (mut found, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/organizations/{own}/billing-events?limit=4{cursor}");
+        let page = shop.consumer.get(&path).await.expect(StatusCode::OK).json;
+        found.extend(page["data"].as_array().unwrap().clone());
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    let places: Vec<(&str, &str)> =
+        found.iter().map(|event| (event["created_at"].as_str().unwrap(), event["id"].as_str().unwrap())).collect();
+    assert!(places.is_sorted_by(|one, next| one < next), "{places:?}");
+    // Of six lines each: all but two fees as the consumer, all but two budgets as the publisher, and all as both.
+    assert_eq!(places.len(), 4 + 4 + 6);
+}
+
+#[tokio::test]
+async fn of_two_who_set_the_same_budget_from_the_same_version_one_is_refused() {
+    let app = App::start_with(TERMS).await;
+    let shop = Shop::with_plan(&app, plan_terms()).await;
+    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+    let set = async |if_match: &str, amount: &str| {
+        let body = Some(json!({"amount": amount}));
+        shop.consumer.with(&[("if-match", if_match)], Method::PUT, &path, body).await
+    };
+    for nothing in ["\"1\"", "*"] {
+        let refused = set(nothing, "30").await.expect_problem(412, "precondition_failed");
+        assert_eq!(refused.header("etag"), "\"0\"", "there is none yet");
+    }
+    // Both find that there is none; then both find the first version.
+    for (version, amounts) in [("\"0\"", ["30", "40"]), ("\"1\"", ["50", "60"])] {
+        let held = hold_pair(&app, &shop).await;
+        let meet = async {
+            until_waiting(&app, 2).await;
+            held.batch_execute("COMMIT").await.unwrap();
+        };
+        let (one, other, ()) = tokio::join!(set(version, amounts[0]), set(version, amounts[1]), meet);
+        let mut statuses = [one.status, other.status];
+        statuses.sort();
+        assert_eq!(statuses, [StatusCode::OK, StatusCode::PRECONDITION_FAILED], "{version}");
+    }
+    assert_eq!(ask_database(&app, "SELECT version FROM budgets").await, 2);
+    let stale = shop.consumer.with(&[("if-match", "\"1\"")], Method::DELETE, &path, None).await;
+    stale.expect_problem(412, "precondition_failed");
+    let seen = shop.consumer.with(&[("if-match", "\"2\"")], Method::DELETE, &path, None).await;
+    seen.expect(StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_budget_is_rated_when_it_or_its_subscriptions_were_touched_and_once_an_hour() {
+    let app = App::start_with(TERMS).await;
+    let shop = Shop::with_plan(&app, plan_terms()).await;
+    since_last_month(&app, &shop).await;
+    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+    shop.consumer.put(&path, json!({"amount": "30"})).await.expect(StatusCode::OK);
+    let aged = |table: &str| format!("UPDATE {table} SET updated_at = now() - interval '2 hours';");
+    let replica = "BEGIN; SET LOCAL session_replication_role = replica;";
+    run_sql(&app, &format!("{replica} {} {} COMMIT", aged("budgets"), aged("subscriptions"))).await;
+    // What a gateway that was cut off has delivered since.
+    use_api(&app, shop.subscription, shop.plan, "now() - interval '3 hours'", 10).await;
+    assert_eq!(alerts::run(&app.state.store).await.unwrap().count, 0, "nobody has touched it");
+    assert_eq!(alerts::run_all(&app.state.store).await.unwrap().count, 2, "30.00 of 30.00");
+
+    for (touch, new) in [
+        (format!("UPDATE budgets SET amount = 20; {replica} {} COMMIT", aged("subscriptions")), 2),
+        (format!("{replica} UPDATE budgets SET amount = 19, updated_at = now() - interval '2 hours'; COMMIT"), 0),
+        ("UPDATE subscriptions SET cancel_at = period_end".to_owned(), 2),
+    ] {
+        run_sql(&app, &touch).await;
+        assert_eq!(alerts::run(&app.state.store).await.unwrap().count, new, "{touch}");
+    }
+    let unused = format!("{replica} UPDATE budgets SET amount = 18, updated_at = now() - interval '2 hours';");
+    run_sql(&app, &format!("{unused} {} COMMIT", aged("subscriptions"))).await;
+    assert_eq!(alerts::run(&app.state.store).await.unwrap().count, 0);
+    use_api(&app, shop.subscription, shop.plan, "now()", 1).await;
+    assert_eq!(alerts::run(&app.state.store).await.unwrap().count, 2);
+}
+
+#[tokio::test]
+async fn the_clock_of_one_publisher_moves_nothing_of_another() {
+    let app = App::start_with("[billing]\ndue_days = 0\nsimulation_clock = true\n").await;
+    let shop = Shop::with_plan(&app, plan_terms()).await;
+    let other = Shop::between(&app, "paul", "cora", plan_terms()).await;
+    for shop in [&shop, &other] {
+        since_last_month(&app, shop).await;
+        let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+        shop.consumer.put(&path, json!({"amount": "1"})).await.expect(StatusCode::OK);
+    }
+    issue::run(&app.state.store, &app.state.settings.billing, None).await.unwrap();
+    advance(&app.admin("root").await, &shop).await.expect(StatusCode::OK);
+    let status = async |shop: &Shop| shop.consumer.get(&shop.subscription_path("")).await.json["status"].clone();
+    assert_eq!((status(&shop).await, status(&other).await), (json!("past_due"), json!("active")));
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM billing_events WHERE kind LIKE 'alert.%'").await, 0);
+    job::run_once(&app.state.store, &app.state.settings.billing).await.unwrap();
+    assert_eq!(status(&other).await, json!("past_due"));
+    assert_eq!(ask_database(&app, "SELECT count(*) FROM billing_events WHERE kind LIKE 'alert.%'").await, 4);
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use prost::Message as _;
 use serde_json::{Value, json};
 use servers::PrivateRedis;
+use snapshot::usage::LIVE_STREAM;
 use snapshot::wire;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -19,7 +20,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use uuid::Uuid;
 
 use crate::api::fixture::{Shop, ask_database, draft_product};
-use crate::live::{LIVE_STREAM, Pace};
+use crate::live::Pace;
 use crate::testing::{App, Client, migrated_database};
 
 /// Beyond it a test has hung.

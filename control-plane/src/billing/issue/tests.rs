@@ -8,6 +8,8 @@ use super::*;
 use crate::api::fixture::{
     Shop, add_endpoint, add_plan, ask_database, draft_product, publish, run_sql, since_last_month, subscribe, use_api,
 };
+use crate::billing::attempts::Done;
+use crate::billing::{alerts, job};
 use crate::testing::App;
 
 const TERMS: &str = "[billing]\nfee_percent = \"2.5\"\nsimulation_clock = true\n";
@@ -53,6 +55,36 @@ async fn a_month_that_is_over_is_invoiced_once_however_many_control_planes_do_it
     let sums = "SELECT (sum(amount) * 100)::bigint FROM billing_events WHERE kind = 'invoice.issued'";
     assert_eq!(ask_database(&app, sums).await, 3_047);
     assert_eq!(ask_database(&app, "SELECT count(*) FROM audit_log WHERE action = 'invoice.issue'").await, 1);
+}
+
+#[tokio::test]
+async fn one_consumer_whose_sum_cannot_be_stored_stops_nobody_elses_bills_and_warnings() {
+    let app = App::start_with(TERMS).await;
+    let shop = shop_of_last_month(&app).await;
+    let other = Shop::between(&app, "paul", "cora", json!({"price": "30"})).await;
+    since_last_month(&app, &other).await;
+    for shop in [&shop, &other] {
+        let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+        shop.consumer.put(&path, json!({"amount": "1"})).await.expect(StatusCode::OK);
+    }
+    let price = async |price: &str| {
+        // Dearer than anything that can be sold; the database keeps it from being changed at all.
+        let sql = format!("UPDATE plans SET price = {price} WHERE id = '{}'", shop.plan);
+        run_sql(&app, &format!("BEGIN; SET LOCAL session_replication_role = replica; {sql}; COMMIT")).await;
+    };
+    price("99999999999999.999999").await;
+    assert_eq!(issue_all(&app).await, Issued { issued: 1, held_back: 0, failed: 1 });
+    assert_eq!((invoices_of(&shop).await.len(), invoices_of(&other).await.len()), (0, 1));
+    assert_eq!(issue_all(&app).await, Issued { issued: 0, held_back: 0, failed: 1 }, "the month stays open");
+    let warned = alerts::run(&app.state.store).await.unwrap();
+    assert_eq!(warned, Done { count: 2, failed: 1 }, "30.00 of 1.00: 85 and 100 per cent");
+    let told = job::run_once(&app.state.store, &app.state.settings.billing).await.unwrap_err();
+    assert_eq!(told.to_string(), "it failed for 2, whom the log names");
+
+    price("30").await;
+    assert_eq!(issue_all(&app).await, Issued { issued: 1, ..Issued::default() });
+    assert_eq!(cents(&invoices_of(&shop).await[0]["total"]), Decimal::from(3_047));
+    job::run_once(&app.state.store, &app.state.settings.billing).await.unwrap();
 }
 
 #[tokio::test]

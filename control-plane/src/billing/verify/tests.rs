@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::api::fixture::{Shop, ask_database, run_sql, since_last_month, use_api};
+use crate::api::fixture::{Shop, ask_database, run_sql, since_last_month, until_waiting, use_api};
 use crate::billing::issue;
 use crate::testing::App;
 
@@ -61,6 +61,21 @@ async fn every_kind_of_tampering_is_found() {
         run_sql(&app, &format!("BEGIN; SET LOCAL session_replication_role = replica; {sql}; COMMIT")).await;
         assert_ne!(found(&app).await, [], "{what}");
     }
+}
+
+#[tokio::test]
+async fn usage_that_comes_while_an_invoice_is_verified_is_no_difference() {
+    let (app, _shop) = invoiced().await;
+    let usage = app.state.store.connection().await.unwrap();
+    usage.batch_execute("BEGIN; LOCK TABLE usage_quarter_hours").await.unwrap();
+    let arrive = async {
+        until_waiting(&app, 1).await;
+        let more = "billable_count = 6000, admitted_count = 6000, request_count = 6000";
+        usage.batch_execute(&format!("UPDATE usage_quarter_hours SET {more}; COMMIT")).await.unwrap();
+    };
+    let (report, ()) = tokio::join!(verify(&app.state.store, Selection::default()), arrive);
+    assert_eq!(report.unwrap(), Report { checked: 1, differences: Vec::new() });
+    assert_eq!(found(&app).await.len(), 1, "afterwards it is late usage");
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@ use crate::upstream::{Lookup, NoAddress, SWAP_WAIT_MAX, keep_resolved};
 /// Long enough to be seen, and well within what a swap waits.
 const SLOW: Duration = Duration::from_millis(200);
 
+/// So many of each kind, that a busy machine needs less for all of them than waiting would take for those of one kind.
+const CHANGES: u32 = 8;
+
 /// Answers slowly, and for names that begin with "black" never.
 struct Slow;
 
@@ -78,13 +81,18 @@ async fn a_name_that_nobody_answers_for_delays_its_own_swap_by_the_bound_and_no_
     call.play(full(token(1, 10), vec![vec![to(1, "http://black.example/"), to(2, "http://slow.example/")]])).await;
     follower.serves(token(1, 10)).await;
     let took = began.elapsed();
-    assert!(took >= SWAP_WAIT_MAX && took < SWAP_WAIT_MAX * 2, "{took:?}");
+    assert!(took >= SWAP_WAIT_MAX && took < SWAP_WAIT_MAX * 10, "{took:?}");
     assert_eq!(follower.address("http://black.example/"), Err(NoAddress::Unresolved));
     assert!(follower.address("http://slow.example/").is_ok());
     // The black name is still being asked for; a change that brings no new name does not wait for it, nor does an address.
-    for (to_revision, record) in [(11, fleet(3)), (12, to(3, "http://slow.example/")), (13, to(4, "http://9.9.9.9/"))] {
-        call.play([delta(epoch(1), to_revision - 1, to_revision, vec![record])]).await;
-        let took = follower.serves_after(token(1, to_revision)).await;
-        assert!(took < SWAP_WAIT_MAX, "revision {to_revision} took {took:?}");
+    let began = Instant::now();
+    for (before, record) in (10..).zip((0..CHANGES).flat_map(|number| {
+        let number = 3 * u128::from(number);
+        [fleet(3), to(number + 3, "http://slow.example/"), to(number + 4, "http://9.9.9.9/")]
+    })) {
+        call.play([delta(epoch(1), before, before + 1, vec![record])]).await;
+        follower.serves(token(1, before + 1)).await;
     }
+    let took = began.elapsed();
+    assert!(took < SWAP_WAIT_MAX * CHANGES, "a third of the changes waited: {took:?}");
 }

@@ -7,12 +7,12 @@ use std::time::Instant;
 use limits::bound::Bound;
 use limits::script::group_of;
 use limits_redis::{Connection, LimitsRedis, Patience, RedisKind};
-use servers::{Encryption, LoopbackRedis, LoopbackRole};
+use servers::{Encryption, LoopbackRedis, LoopbackRole, Signal, send};
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::nodes::{Node, PREFIX, eventually, limits_redis, peak, saturate};
-use super::rig::{Cluster, SERVICE, Watched, role, tell};
+use super::rig::{Cluster, MASTERS, SERVICE, Watched, role, tell};
 use super::*;
 use crate::metrics::labels::LimitOutcome;
 
@@ -100,6 +100,68 @@ async fn a_cluster_is_followed_when_a_slot_moves_under_load_and_what_was_used_mo
     };
     assert_eq!(keys(&mut cluster, from), 0);
     assert!(keys(&mut cluster, to) >= 3, "two links and a state");
+}
+
+/// Asks until three answers in a row are missing.
+async fn misses_answers(node: &Node, terms: &Terms) {
+    eventually("the node notices that a shard is away", || async {
+        let _unanswered = node.ask(terms).await;
+        (node.metrics.limits.lanes_down.get() == 1).then_some(())
+    })
+    .await;
+}
+
+/// Asks for keys of a shard that is away and of the others, for so long; the latter keep their connection and are leased.
+async fn others_go_on(nodes: &[Node], away: &Terms, others: &[Terms], time: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < time {
+        for node in nodes {
+            let _unanswered = node.ask(away).await;
+            for other in others {
+                let _leased_unless_the_machine_is_busy = node.ask(other).await;
+            }
+            assert_eq!(node.metrics.limits.redis_connected.get(), 1, "no other conversation is taken along");
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    for node in nodes {
+        for other in others {
+            leases_again(node, other).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_shard_of_a_cluster_fails_alone_whether_its_master_hangs_or_dies() {
+    let mut cluster = Cluster::start();
+    cluster.serve_in_part();
+    let settings = limits_redis(&cluster.urls(), RedisKind::Cluster);
+    let on = |nth: usize, cluster: &mut Cluster| {
+        let name = |key| format!("{PREFIX}:{{b{}}}:any", group_of(key));
+        let key = (1_000..).step_by(2).find(|key| cluster.master_of(&name(*key)) == nth).unwrap();
+        let policy = Policy { strict: true, on_redis_down: OnRedisDown::Closed, ..bucket(6_000_000, 100_000) };
+        terms(key, policy).fleet(3)
+    };
+    let [away, one, other] = [0, 1, 2].map(|nth| on(nth, &mut cluster));
+    let others = [one, other];
+    let mut nodes = vec![Node::start_on(settings.clone()).await];
+    for terms in [&away, &one, &other] {
+        leases_again(&nodes[0], terms).await;
+    }
+
+    // It still takes connections, and answers nothing.
+    send(cluster.members[0].server.child(), Signal::STOP);
+    misses_answers(&nodes[0], &away).await;
+    others_go_on(&nodes, &away, &others, Duration::from_millis(1_500)).await;
+    leases_again(&nodes[0], &away).await;
+
+    // Now nobody is left who could take its place.
+    cluster.members[MASTERS].server.kill();
+    nodes.push(Node::start_on(settings).await);
+    for node in &nodes {
+        misses_answers(node, &away).await;
+    }
+    others_go_on(&nodes, &away, &others, Duration::from_secs(2)).await;
 }
 
 /// A certificate for the loopback that signs for itself.

@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::metrics::labels::LimitOutcome;
 
 /// How long anything here may take before it counts as never.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) const PREFIX: &str = "test";
 
 pub(super) struct Redis {

@@ -30,9 +30,9 @@ impl Spool {
         }
     }
 
-    /// Batches that were offered long enough ago and are not acknowledged.
-    pub(in crate::usage) fn overdue(&self, count_max: usize, now: Instant) -> Vec<Overdue> {
-        let behind = self.entries.iter().skip(self.index(self.first_unacknowledged()));
+    /// Batches from `first` on that were offered long enough ago and are not acknowledged.
+    pub(in crate::usage) fn overdue(&self, first: u64, count_max: usize, now: Instant) -> Vec<Overdue> {
+        let behind = self.entries.iter().skip(self.index(first.max(self.first_unacknowledged())));
         let offered = behind.take_while(|entry| entry.sequence < self.next_offer);
         let overdue = offered.filter_map(|entry| {
             let offered = entry.offered.as_ref()?;

@@ -18,10 +18,12 @@ use crate::usage::seal::{BATCH_EVENTS_MAX, BATCH_ROWS_MAX};
 const SEGMENTS_MAX: usize = 4;
 
 /// What one compaction did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(in crate::usage) struct Compacted {
     pub(in crate::usage) events: u64,
     pub(in crate::usage) rows: u64,
+    /// Whether the disk confirmed that the new content took the old one's place.
+    pub(in crate::usage) synced: io::Result<()>,
 }
 
 impl Spool {
@@ -32,21 +34,22 @@ impl Spool {
     /// None: there is nothing that may still change and would become smaller. After an error nothing has changed.
     pub(in crate::usage) fn compact(&mut self) -> Result<Option<Compacted>, SpoolError> {
         let Some(chosen) = self.choose() else { return Ok(None) };
-        let numbers: Vec<u32> = self.segments.range(chosen.clone()).map(|segment| segment.number).collect();
-        let Some(first) = numbers.first().copied() else { return Ok(None) };
+        let Some(first) = self.segments.get(chosen.start).map(|segment| segment.number) else { return Ok(None) };
         let (heads, rows, events) = self.read_rows(chosen.clone())?;
+        let dir = File::open(&self.dir)?;
         let (file, entries) = self.write_compacted(first, &heads, &rows)?;
-
-        // From here on the old content is gone; a crash before the files behind the first are removed leaves batches in them
-        // whose numbers stand in the first already, which recovery leaves out.
+        let replacement = Segment::existing(first, file, heads.last().map(|head| head.sequence))?;
         fs::rename(unfinished_path(&self.dir), segment::path(&self.dir, first))?;
-        File::open(&self.dir)?.sync_all()?;
-        let last = heads.last().map(|head| head.sequence);
-        let replacement = Segment::existing(first, file, last)?;
+
+        // From here on the old content is gone, and so nothing may fail any more. A crash before the files behind the first are
+        // removed leaves batches in them whose numbers stand in the first already, which recovery leaves out.
+        let synced = dir.sync_all();
         let from = chosen.start;
         for old in self.segments.drain(chosen).skip(1) {
-            // What cannot be removed now is removed by recovery.
-            drop(old.remove(&self.dir));
+            // What cannot be removed now is removed by recovery; what a lost rename would bring back must be whole.
+            if synced.is_ok() {
+                drop(old.remove(&self.dir));
+            }
         }
         self.segments.insert(from, replacement);
         for entry in entries {
@@ -55,7 +58,7 @@ impl Spool {
                 *place = entry;
             }
         }
-        Ok(Some(Compacted { events, rows: u64::try_from(rows.len()).unwrap_or(u64::MAX) }))
+        Ok(Some(Compacted { events, rows: u64::try_from(rows.len()).unwrap_or(u64::MAX), synced }))
     }
 
     /// The oldest files in a row, not the one that is appended to, of which nothing was offered and something is not compacted.

@@ -2,6 +2,7 @@
 //! acknowledged, sums up what was never offered, and says when it is full.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use prost::Message as _;
 use snapshot::wire::{FailedBy, UsageBatch, UsageEvent, UsageRow, Verdict};
@@ -30,7 +31,7 @@ impl House {
     fn pending(&mut self, events: u64) -> Pending {
         let mut pending = Pending::default();
         for _ in 0..events {
-            pending.add(record(self.counted));
+            pending.add(&record(self.counted));
             self.counted += 1;
         }
         pending
@@ -109,7 +110,7 @@ fn decode(outgoing: &[Outgoing]) -> Vec<UsageBatch> {
 
 /// All that a recovered spool holds, as its successor would send it.
 fn all(spool: &mut Spool) -> Vec<UsageBatch> {
-    let overdue = spool.overdue(usize::MAX, Instant::now());
+    let overdue = spool.overdue(0, usize::MAX, Instant::now());
     let outgoing: Vec<Outgoing> =
         overdue.iter().filter_map(|(sequence, _)| spool.look_again(*sequence, true, Instant::now())).collect();
     decode(&outgoing)
@@ -203,19 +204,21 @@ fn a_batch_is_looked_after_until_it_is_acknowledged_and_later_each_time() {
     house.offer();
     house.spool.sent(0, "1-0");
     let now = Instant::now();
-    assert!(house.spool.overdue(9, now).is_empty());
+    assert!(house.spool.overdue(0, 9, now).is_empty());
     let later = now + RESEND_AFTER;
-    let due: Vec<_> = house.spool.overdue(9, later);
+    let due: Vec<_> = house.spool.overdue(0, 9, later);
     assert_eq!(due, [(0, Some("1-0".into())), (1, None), (2, None)]);
+    assert_eq!(house.spool.overdue(1, 9, later), due[1..]);
+    assert_eq!(house.spool.overdue(1, 1, later), due[1..2]);
     assert!(house.spool.look_again(0, false, later).is_none(), "it is still in the stream");
     assert!(house.spool.look_again(1, true, later).is_some());
-    assert_eq!(house.spool.overdue(9, later + RESEND_AFTER).len(), 1);
+    assert_eq!(house.spool.overdue(0, 9, later + RESEND_AFTER).len(), 1);
     assert_eq!(house.spool.acknowledge(1, later), 2);
     assert_eq!(house.spool.unacknowledged(), (1, Some(6)));
     let much_later = later + Duration::from_secs(60);
-    assert_eq!(house.spool.overdue(9, much_later).len(), 1);
+    assert_eq!(house.spool.overdue(0, 9, much_later).len(), 1);
     assert_eq!(house.spool.acknowledge(2, much_later), 1);
-    assert!(house.spool.overdue(9, much_later).is_empty());
+    assert!(house.spool.overdue(0, 9, much_later).is_empty());
 }
 
 #[test]
@@ -225,9 +228,9 @@ fn a_database_that_lost_what_it_had_acknowledged_gets_it_again() {
     house.offer();
     let now = Instant::now();
     house.spool.acknowledge(4, now);
-    assert!(house.spool.overdue(9, now).is_empty());
+    assert!(house.spool.overdue(0, 9, now).is_empty());
     assert_eq!(house.spool.acknowledge(1, now), 0);
-    let due: Vec<u64> = house.spool.overdue(9, now).into_iter().map(|(sequence, _)| sequence).collect();
+    let due: Vec<u64> = house.spool.overdue(0, 9, now).into_iter().map(|(sequence, _)| sequence).collect();
     assert_eq!(due, [2, 3, 4]);
 }
 
@@ -238,7 +241,7 @@ fn an_acknowledgement_that_redis_forgot_is_asked_for_with_one_batch_and_a_databa
     house.offer();
     let now = Instant::now();
     let overdue = |house: &House, now| -> Vec<u64> {
-        house.spool.overdue(9, now).into_iter().map(|(sequence, _)| sequence).collect()
+        house.spool.overdue(0, 9, now).into_iter().map(|(sequence, _)| sequence).collect()
     };
     house.spool.acknowledge(4, now);
     house.spool.note_silence(now);
@@ -375,6 +378,43 @@ fn a_crash_in_the_middle_of_a_compaction_neither_loses_nor_doubles_anything() {
     let found = all(&mut spool);
     assert!(dense(&found));
     assert_eq!(sums(&found), expected);
+}
+
+/// Set in the process that may open few files.
+const FEW_FILES: &str = "APIHUB_FEW_FILES";
+
+#[test]
+fn a_compaction_for_which_a_file_cannot_be_opened_changes_nothing_and_another_one_succeeds() {
+    const NAME: &str =
+        "usage::spool::tests::a_compaction_for_which_a_file_cannot_be_opened_changes_nothing_and_another_one_succeeds";
+    if std::env::var_os(FEW_FILES).is_none() {
+        let test = std::env::current_exe().unwrap();
+        let mut few = Command::new("sh");
+        few.args(["-c", "ulimit -n 64 && exec \"$0\" --exact \"$1\""]).arg(test).arg(NAME).env(FEW_FILES, "");
+        let output = few.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let mut house = House::new(ROOM);
+    while house.files().len() < 4 {
+        house.append(4_000).unwrap();
+    }
+    let expected = sums(&all(&mut house.recovered().0));
+    let content = |house: &House| house.files().into_iter().map(std::fs::read).collect::<Result<Vec<_>, _>>().unwrap();
+    let mut compact_with = |free: usize| {
+        let before = content(&house);
+        let mut hoard: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+        hoard.truncate(hoard.len() - free);
+        let compacted = house.spool.compact();
+        drop(hoard);
+        assert!(compacted.is_ok() || content(&house) == before, "something changed where {free} files could be opened");
+        compacted
+    };
+    let needed = (0..10).find(|free| compact_with(*free).is_ok());
+    assert!(needed > Some(1), "{needed:?}");
+    let offered = house.offer();
+    assert!(dense(&offered));
+    assert_eq!(sums(&offered), expected);
 }
 
 #[test]

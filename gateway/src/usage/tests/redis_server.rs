@@ -67,7 +67,7 @@ impl RedisServer {
         redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
     }
 
-    async fn connect(&self) -> Option<MultiplexedConnection> {
+    pub(super) async fn connect(&self) -> Option<MultiplexedConnection> {
         redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.ok()
     }
 }

@@ -23,7 +23,7 @@ impl World {
 
     /// Gives the key up and takes it on again, where that is allowed.
     pub(super) fn reopen(&mut self, node: usize) {
-        let (now_ns, policy, fleet) = (self.now_ns, self.scenario.policy(), self.scenario.fleet);
+        let (now_ns, policy, fleet) = (self.now_ns, self.policy, self.scenario.fleet);
         let present = self.nodes[node].as_mut().unwrap();
         let expired = present.syncer.ledger(present.place).unwrap().tally().expired;
         if present.waiting.is_empty() && present.syncer.give_up(present.place, now_ns + present.offset_ns) {
@@ -74,7 +74,7 @@ impl World {
         self.oracle.longest_wait_ns = self.oracle.longest_wait_ns.max(now_ns - arrived_ns);
         let present = self.nodes[node].as_mut().unwrap();
         match taken {
-            Taken::Lease { .. } => self.oracle.spend(&mut present.purse, now_ns),
+            Taken::Lease => self.oracle.spend(&mut present.purse, now_ns),
             Taken::Overdraft => {
                 present.purse.incurred += 1;
                 if self.scenario.when_down == OnRedisDown::Closed || self.scenario.strict {

@@ -1,0 +1,28 @@
+//! Held against prost, which makes the same of the schema itself.
+
+use proptest::prelude::*;
+use prost::Message as _;
+use snapshot::wire::{LiveBatch, UsageBatch};
+
+use super::super::record::{BODY_WORDS, Record};
+use super::*;
+
+/// Every value of every field, those of enums that there are none of among them: what a ring may hold.
+fn records() -> impl Strategy<Value = Record> {
+    let word = prop_oneof![any::<u64>(), any::<u64>().prop_map(|word| word >> 40), Just(0), Just(u64::MAX)];
+    proptest::array::uniform11(word).prop_map(|words: [u64; BODY_WORDS]| Record::from_words(&words))
+}
+
+proptest! {
+    #[test]
+    fn an_event_is_written_as_prost_writes_it(records in proptest::collection::vec(records(), 0..5)) {
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| put_event(&mut bytes, 4, record));
+        let events: Vec<_> = records.iter().map(|record| record.to_event()).collect();
+        let batch = UsageBatch { events: events.clone(), ..UsageBatch::default() };
+        prop_assert_eq!(&bytes, &batch.encode_to_vec());
+        bytes.clear();
+        records.iter().for_each(|record| put_event(&mut bytes, 5, record));
+        prop_assert_eq!(bytes, LiveBatch { events, ..LiveBatch::default() }.encode_to_vec());
+    }
+}
