@@ -115,7 +115,7 @@ impl Year {
         snapshot_rows::end_moment(tx).await.unwrap();
         let row = rows.subscriptions.iter().find(|row| row.id == self.shop.subscription).unwrap();
         let now = jiff::Timestamp::now().as_millisecond();
-        row.status == "past_due" && row.refuse_unpaid_from_ms.is_some_and(|from| from <= now)
+        row.status.as_str() == "past_due" && row.refuse_unpaid_from_ms.is_some_and(|from| from <= now)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Numbers changes: one session at a time, whichever control plane holds the advisory lock. Revisions are gap-free because a
-//! batch and the counter move in one transaction; a change that commits late gets a later revision, so no reader misses it.
-//! Refuses to wait for writers.
+//! batch and the counter move in one transaction; a change that commits late gets a later revision, so no reader misses it. A
+//! server that may lack revisions begins a new epoch before it numbers. Refuses to wait for writers.
 
 use std::time::Duration;
 
@@ -51,6 +51,7 @@ async fn lead_session(store: &Store, signals: &Signals, kept_days: u32) -> Resul
     while !bounded(rows::try_lead(&client)).await? {
         tokio::time::sleep(LEAD_POLL).await;
     }
+    follow_history(&client, signals).await?;
     let _lead = signals.lead();
     let numbering = bounded(rows::prepare_numbering(&client)).await?;
     let mut prune_at = Instant::now();
@@ -67,6 +68,18 @@ async fn lead_session(store: &Store, signals: &Signals, kept_days: u32) -> Resul
             _ = &mut driving => return Err(StoreError::unavailable("the numbering session ended")),
         }
     }
+}
+
+/// A session ends with its server, and a standby refuses the question: one answer holds for all that this session numbers.
+async fn follow_history(client: &Client, signals: &Signals) -> Result<(), StoreError> {
+    if bounded(rows::replace_foreign_epoch(client)).await? {
+        tracing::warn!(
+            "another Postgres server has taken over, or a backup was restored: a new epoch of the feed begins"
+        );
+        signals.raise(Channel::Numbered);
+        bounded(rows::notify_from(client, Channel::Numbered)).await?;
+    }
+    Ok(())
 }
 
 async fn number_all(

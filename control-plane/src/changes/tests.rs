@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::publish::builder::testing_rows::Rows;
-use crate::store::changes::{limit_idleness, list_changes, prune_changes, try_lead};
+use crate::store::changes::{limit_idleness, list_changes, prune_changes, replace_lost_epoch, try_lead};
 use crate::store::nodes::{AckRow, NewNode, RegisterError, mark_disconnected, register_node, save_acks, set_state};
 use crate::store::snapshot_rows::{begin_moment, end_moment, read_feed_state};
 use crate::store::{Store, StoreError};
@@ -287,6 +287,48 @@ async fn a_leader_that_vanished_without_a_word_gives_numbering_up_within_seconds
         }
     };
     assert_eq!(tokio::time::timeout(PATIENCE, numbered).await.expect("another one leads"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_server_of_another_history_begins_a_new_epoch() {
+    let rows = Rows::start().await;
+    let state = async || {
+        let row = rows.client.query_one("SELECT epoch, history FROM feed_state", &[]).await.unwrap();
+        (row.get::<_, Uuid>(0), row.get::<_, String>(1))
+    };
+    let begun = state().await;
+    let lead = async || {
+        let stop = CancellationToken::new();
+        let _stop = stop.clone().drop_guard();
+        let revisions = Revisions::start(rows.store.clone(), 7, &stop);
+        revisions.numbered(write(&rows.store, 0).await.1).await.unwrap()
+    };
+    lead().await;
+    assert_eq!(state().await, begun, "the same server goes on");
+    // As in a dump of another server.
+    rows.sql("UPDATE feed_state SET history = '1/00000001'", &[]).await;
+    lead().await;
+    let (epoch, history) = state().await;
+    assert_ne!(epoch, begun.0);
+    assert_eq!(history, begun.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revision_that_the_database_has_lost_is_not_served_by_whoever_is_beyond_it() {
+    let rows = Rows::start().await;
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let revisions = Revisions::start(rows.store.clone(), 7, &stop);
+    let kept = revisions.numbered(write(&rows.store, 0).await.1).await.unwrap();
+    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    assert!(replace_lost_epoch(&rows.store, epoch, kept + 1).await.unwrap());
+    let later = revisions.numbered(write(&rows.store, 0).await.1).await.unwrap();
+    let gateway = node("gateway");
+    register_node(&rows.store, &gateway).await.unwrap();
+    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    ack(&rows.store, &gateway, epoch, i64::try_from(later).unwrap()).await;
+    let missing = async |revision| revisions.served(revision, Duration::ZERO).await.unwrap().missing.len();
+    assert_eq!((missing(kept).await, missing(kept + 1).await, missing(later).await), (0, 1, 0));
 }
 
 #[tokio::test]

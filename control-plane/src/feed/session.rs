@@ -51,7 +51,7 @@ pub(super) async fn run(
     shared.metrics.sessions.inc();
     tracing::info!(%node, name = %hello.node.name, have = ?hello.have, "a gateway follows the feed");
     let status = tokio::select! {
-        status = send_all(&shared, &outbound, hello.have) => status,
+        status = send_all(&shared, &outbound, &hello) => status,
         status = take_acks(&shared, &mut inbound, &hello) => status,
         () = shared.shutdown.cancelled() => Status::unavailable("this control plane stops"),
         () = outbound.closed() => Status::cancelled("the gateway went away"),
@@ -73,6 +73,12 @@ async fn greet(
     let first = timeout(HELLO_WITHIN, inbound.message());
     let first = first.await.map_err(|_| Status::deadline_exceeded("no hello came in time"))??;
     let hello = Hello::parse(first.ok_or_else(|| Status::invalid_argument("no hello came"))?, address)?;
+    take_in(shared, &hello).await?;
+    Ok(hello)
+}
+
+/// Registers the gateway and makes room for it, at its hello and with each new epoch: the database may have lost either.
+async fn take_in(shared: &Shared, hello: &Hello) -> Result<(), Status> {
     register_node(&shared.store, &hello.node).await.map_err(|error| match error {
         RegisterError::NameTaken { .. } => Status::already_exists(error.to_string()),
         RegisterError::Store(error) => {
@@ -80,14 +86,14 @@ async fn greet(
             Status::unavailable("the gateway cannot be registered now")
         }
     })?;
-    room::make(&shared.store, &shared.revisions, &shared.book).await?;
-    Ok(hello)
+    room::make(&shared.store, &shared.revisions, &shared.book).await
 }
 
 /// Ends only with a reason to end the stream.
 async fn take_acks(shared: &Shared, inbound: &mut Streaming<wire::FromGateway>, hello: &Hello) -> Status {
     let (node, boot_id) = (hello.node.id, hello.node.boot_id);
     let lag = shared.metrics.lags.enter(hello.have);
+    let mut refused = Vec::new();
     loop {
         let message = match inbound.message().await {
             Ok(Some(message)) => message,
@@ -104,16 +110,27 @@ async fn take_acks(shared: &Shared, inbound: &mut Streaming<wire::FromGateway>, 
         if let Some(lagged) = ack.served.as_ref().and_then(|served| lag.note(Token::try_from(served).ok()?)) {
             shared.metrics.ack_seconds.observe(lagged.as_secs_f64());
         }
-        if !ack.refusals.is_empty() {
-            shared.metrics.partial_acks.inc();
-            tracing::warn!(%node, refusals = ack.refusals.len(), "a gateway serves its revision only in part");
+        shared.metrics.partial_acks.inc_by(u64::from(!ack.refusals.is_empty()));
+        let refusals = ack.refusals.len();
+        if is_news(&mut refused, ack.refusals) {
+            match refusals {
+                0 => tracing::info!(%node, "a gateway serves its revision in full again"),
+                _ => tracing::warn!(%node, refusals, "a gateway serves its revision only in part"),
+            }
         }
         shared.acks.put(row);
     }
 }
 
+/// Every acknowledgement repeats what is refused; that is told once, and again when it has changed.
+pub(super) fn is_news(refused: &mut Vec<wire::Refusal>, now: Vec<wire::Refusal>) -> bool {
+    let before = std::mem::replace(refused, now);
+    before != *refused
+}
+
 /// Ends only with a reason to end the stream.
-async fn send_all(shared: &Shared, outbound: &Outbound, mut have: Option<Token>) -> Status {
+async fn send_all(shared: &Shared, outbound: &Outbound, hello: &Hello) -> Status {
+    let mut have = hello.have;
     let mut newest = shared.book.subscribe();
     let mut heartbeat = interval(HEARTBEAT_INTERVAL);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -127,7 +144,10 @@ async fn send_all(shared: &Shared, outbound: &Outbound, mut have: Option<Token>)
         let sent = match next {
             Next::Nothing => Ok(have),
             Next::Delta(delta) => send_delta(shared, outbound, delta, have).await,
-            Next::Full => send_full(shared, outbound).await,
+            Next::Full => match reintroduce(shared, hello, have).await {
+                Ok(()) => send_full(shared, outbound).await,
+                Err(status) => Err(status),
+            },
             Next::Ahead if ahead_since.get_or_insert_with(Instant::now).elapsed() < AHEAD_WITHIN => Ok(have),
             Next::Ahead => {
                 ahead_since = None;
@@ -150,9 +170,17 @@ async fn send_all(shared: &Shared, outbound: &Outbound, mut have: Option<Token>)
     }
 }
 
+/// Where the gateway followed an epoch that is over.
+async fn reintroduce(shared: &Shared, hello: &Hello, have: Option<Token>) -> Result<(), Status> {
+    let newest = shared.book.newest();
+    let is_over = have.zip(newest).is_some_and(|(have, newest)| have.epoch != newest.epoch);
+    if is_over { take_in(shared, hello).await } else { Ok(()) }
+}
+
 /// The gateway holds a newer revision than this process, still. Either the database has it, and this process is slow: another
-/// control plane may serve the gateway. Or the database was restored from a backup: then revisions are given out a second
-/// time, which only a new epoch makes safe. Never is an older snapshot of the same epoch sent: it would revive revoked keys.
+/// control plane may serve the gateway. Or the database has lost it in a way that its server does not know of (a disk set back to
+/// an earlier moment): then revisions are given out a second time, which only a new epoch makes safe. Never is an older snapshot of
+/// the same epoch sent: it would revive revoked keys.
 async fn settle_lead(shared: &Shared, have: Option<Token>) -> Result<(), Status> {
     let behind = || Status::unavailable("this control plane is behind the gateway");
     let have = have.ok_or_else(behind)?;

@@ -1,5 +1,6 @@
 //! Whole conversations over real sockets: what a gateway is sent, when, and what becomes of its word.
 
+mod failover;
 mod rate;
 
 use std::collections::BTreeMap;
@@ -356,6 +357,7 @@ async fn a_gateway_that_was_away_for_longer_than_the_past_is_kept_gets_everythin
     let second = plane.newest().await;
 
     // One control plane remembers; one that starts after the changes were forgotten cannot.
+    plane.book.subscribe().wait_for(|newest| newest.is_some_and(|newest| newest.revision >= second)).await.unwrap();
     plane.rows.sql("DELETE FROM config_changes WHERE revision IS NOT NULL", &[]).await;
     let later = Plane::start_on(Rows::of(plane.rows.url.clone(), plane.rows.store.clone()).await, tcp()).await;
     for (url, full_snapshots) in [(&plane.url, 0), (&later.url, 1)] {
@@ -439,6 +441,18 @@ async fn refusals_of_a_gateway_are_stored_with_its_reasons() {
     assert_eq!(stored, serde_json::json!([{ "entity": format!("product {acme}"), "reason": "lacks cors.v9" }]));
 }
 
+#[test]
+fn what_a_gateway_refuses_is_told_once_until_it_changes() {
+    let refusal = |reason: &str| wire::Refusal { entity: None, reason: reason.to_owned() };
+    let mut told = Vec::new();
+    let mut is_news = |reasons: &[&str]| session::is_news(&mut told, reasons.iter().copied().map(refusal).collect());
+    assert!(!is_news(&[]), "all is served, as before");
+    assert!(is_news(&["one"]));
+    assert!(!is_news(&["one"]));
+    assert!(is_news(&["one", "two"]));
+    assert!(is_news(&[]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_stream_that_ends_late_takes_nothing_from_the_new_one_of_the_same_process() {
     let plane = Plane::start().await;
@@ -504,7 +518,9 @@ async fn a_database_that_lost_a_revision_begins_a_new_epoch() {
     let mut gateway = Gateway::connect(&plane.url, Some(SECRET), introduction).await.unwrap();
     gateway.take().await.unwrap();
     assert_eq!(gateway.full_snapshots, 1);
-    assert_ne!(gateway.token.unwrap().epoch, epoch);
+    let token = gateway.token.unwrap();
+    assert_ne!(token.epoch, epoch);
+    assert!(token.revision > lost.revision, "Redis follows the policy of the highest revision");
     gateway.assert_equals(&plane.book);
 }
 

@@ -8,7 +8,9 @@ use snapshot::record::{EntityKind, EntityRef, Product};
 use snapshot::wire;
 use uuid::Uuid;
 
-use crate::domain::plan::{Algorithm, OnRedisDown};
+use crate::domain::key::Environment;
+use crate::domain::plan::{Algorithm, OnRedisDown, QuotaMode};
+use crate::domain::subscription::SubscriptionStatus;
 use crate::store::snapshot_rows::{KeyRow, PlanRow, ProductRow, SnapshotRows, SubscriptionRow};
 
 /// Largest record, encoded, in bytes: it must fit into one message of the feed, with room for its frame.
@@ -131,18 +133,17 @@ fn plan(row: PlanRow) -> wire::Plan {
             strict: row.strict,
         }),
         included_requests: row.included_requests.map(meter_id),
-        quota_hard: row.quota_mode == "hard",
+        quota_hard: row.quota_mode == QuotaMode::Hard,
     }
 }
 
 fn subscription(row: SubscriptionRow) -> wire::Subscription {
-    let status = match row.status.as_str() {
-        "pending" => wire::SubscriptionStatus::Pending,
-        "active" => wire::SubscriptionStatus::Active,
-        "suspended" => wire::SubscriptionStatus::Suspended,
-        "past_due" => wire::SubscriptionStatus::PastDue,
-        "cancelled" => wire::SubscriptionStatus::Cancelled,
-        _ => wire::SubscriptionStatus::Unspecified,
+    let status = match row.status {
+        SubscriptionStatus::Pending => wire::SubscriptionStatus::Pending,
+        SubscriptionStatus::Active => wire::SubscriptionStatus::Active,
+        SubscriptionStatus::Suspended => wire::SubscriptionStatus::Suspended,
+        SubscriptionStatus::PastDue => wire::SubscriptionStatus::PastDue,
+        SubscriptionStatus::Cancelled => wire::SubscriptionStatus::Cancelled,
     };
     let period = unsigned(row.period_id);
     wire::Subscription {
@@ -171,10 +172,9 @@ fn subscription(row: SubscriptionRow) -> wire::Subscription {
 }
 
 fn key(row: KeyRow) -> wire::Key {
-    let environment = match row.environment.as_str() {
-        "live" => wire::Environment::Live,
-        "test" => wire::Environment::Test,
-        _ => wire::Environment::Unspecified,
+    let environment = match row.environment {
+        Environment::Live => wire::Environment::Live,
+        Environment::Test => wire::Environment::Test,
     };
     wire::Key {
         id: row.id.as_bytes().to_vec(),

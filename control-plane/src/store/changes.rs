@@ -1,10 +1,19 @@
-//! `config_changes` and `feed_state`: changes are written unnumbered with their rows, numbered gap-free by one session at a
-//! time, and read by revision. Refuses to notify inside a writing transaction: that would make writers queue.
+//! `config_changes` and `feed_state`: changes are written unnumbered with their rows, numbered by one session at a time (without
+//! a gap within an epoch), and read by revision. Refuses to notify inside a writing transaction: that would make writers queue.
 
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{Store, StoreError, Transaction};
+
+/// A new epoch begins behind all revisions of the old one, so that what was told by them (a policy to Redis, a write to its client) is
+/// not mistaken for later. 1,000,000,000 of them are more than a database ever lost: at a thousand a second those of eleven days.
+macro_rules! new_epoch_sql {
+    () => {
+        "UPDATE feed_state SET epoch = gen_random_uuid(), history = server_history(), updated_at = now(),
+            revision = revision + 1000000000"
+    };
+}
 
 /// Key of the advisory lock that the numbering session holds ("apihub" and a number).
 const SEQUENCER_LOCK: i64 = 0x6170_6968_7562_0001;
@@ -130,8 +139,7 @@ pub async fn list_changes(tx: &Transaction<'_>, after: i64, up_to: i64) -> Resul
 /// Begins a new epoch if the database, restored from a backup, has lost `revision` of this one; says whether it had to. Whatever
 /// gateways hold of the old epoch is then compared with nothing any more.
 pub async fn replace_lost_epoch(store: &Store, epoch: Uuid, revision: u64) -> Result<bool, StoreError> {
-    let sql = "-- replace_lost_epoch
-        UPDATE feed_state SET epoch = gen_random_uuid(), updated_at = now() WHERE epoch = $1 AND revision < $2";
+    let sql = concat!("-- replace_lost_epoch\n", new_epoch_sql!(), " WHERE epoch = $1 AND revision < $2");
     let revision = i64::try_from(revision).unwrap_or(i64::MAX);
     store
         .read("replace_lost_epoch", |tx| {
@@ -140,10 +148,11 @@ pub async fn replace_lost_epoch(store: &Store, epoch: Uuid, revision: u64) -> Re
         .await
 }
 
-/// The oldest change that is still stored, by revision.
-pub async fn oldest_revision(tx: &Transaction<'_>) -> Result<Option<i64>, StoreError> {
-    let sql = "-- oldest_revision\nSELECT min(revision) FROM config_changes";
-    Ok(tx.query_one_cached(sql, &[]).await?.try_get(0)?)
+/// Begins a new epoch where another server gave out the revisions of this one: it may have given out more of them than this one
+/// knows. Says whether it had to. For the session that numbers, before it does.
+pub async fn replace_foreign_epoch(session: &Client) -> Result<bool, StoreError> {
+    let sql = concat!("-- replace_foreign_epoch\n", new_epoch_sql!(), " WHERE history <> server_history()");
+    Ok(session.execute(sql, &[]).await? == 1)
 }
 
 /// Postgres ends the session when it hears nothing for so long: a leader whose machine vanished must not keep the lock until

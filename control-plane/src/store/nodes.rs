@@ -221,13 +221,15 @@ macro_rules! reach_sql {
 }
 pub(super) use reach_sql;
 
-/// The expected nodes that do not serve `revision` of the current epoch, or refuse something that was written with it.
+/// The expected nodes that do not serve `revision` of the current epoch, or refuse something that was written with it. All of them,
+/// where the database has lost that revision: it goes on behind it, and nobody serves what is not there any more.
 pub async fn list_lagging(store: &Store, revision: u64) -> Result<Vec<NodeLag>, StoreError> {
     let sql = concat!(
         "-- list_lagging
         SELECT n.name, r.served_revision FROM nodes n CROSS JOIN feed_state f ",
         reach_sql!(),
-        " WHERE n.state = 'active' AND (r.served_revision IS NULL OR r.served_revision < $1 OR EXISTS (
+        " WHERE n.state = 'active' AND (r.served_revision IS NULL OR r.served_revision < $1
+            OR ($1 <= f.revision AND NOT EXISTS (SELECT FROM config_changes l WHERE l.revision = $1)) OR EXISTS (
             SELECT FROM jsonb_array_elements(r.refusals) AS e WHERE e ->> 'entity' = $3 OR e ->> 'entity' IN (
                 SELECT c.entity || ' ' || coalesce(c.entity_id, '00000000-0000-0000-0000-000000000000')::text
                 FROM config_changes c WHERE c.xid = (SELECT w.xid FROM config_changes w WHERE w.revision = $1))))

@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use super::row::closed_text;
 use super::{Store, StoreError, Transaction};
-use crate::domain::plan::{Algorithm, OnRedisDown};
+use crate::domain::key::Environment;
+use crate::domain::plan::{Algorithm, OnRedisDown, QuotaMode};
 use crate::domain::product::ProductCaps;
+use crate::domain::subscription::SubscriptionStatus;
 
 /// How long an expired key stays in the snapshot, so that a clock that is behind still meets it. The gateways judge expiry.
 pub const EXPIRED_KEY_KEPT_MS: i64 = 7 * 24 * 3_600_000;
@@ -53,7 +55,7 @@ pub struct PlanRow {
     pub on_redis_down: OnRedisDown,
     pub strict: bool,
     pub included_requests: Option<i64>,
-    pub quota_mode: String,
+    pub quota_mode: QuotaMode,
 }
 
 #[derive(Clone, Debug)]
@@ -64,7 +66,7 @@ pub struct SubscriptionRow {
     pub plan_id: Uuid,
     pub consumer_id: Uuid,
     pub consumer_username: String,
-    pub status: String,
+    pub status: SubscriptionStatus,
     pub override_requests_per_minute: Option<i32>,
     pub override_burst_limit: Option<i32>,
     pub period_id: i32,
@@ -83,7 +85,7 @@ pub struct KeyRow {
     pub meter_id: i64,
     pub digest: Vec<u8>,
     pub subscription_id: Uuid,
-    pub environment: String,
+    pub environment: Environment,
     pub expires_at_ms: Option<i64>,
     pub scopes: Vec<String>,
 }
@@ -313,6 +315,18 @@ pub async fn add_followers(tx: &Transaction<'_>, touched: &mut Touched) -> Resul
     Ok(())
 }
 
+/// Adds the archived plans that a touched subscription may have left: whoever knows no former snapshot knows no former plan either.
+pub async fn add_archived_plans(tx: &Transaction<'_>, touched: &mut Touched) -> Result<(), StoreError> {
+    let sql = "-- add_archived_plans
+        SELECT id FROM plans WHERE status = 'archived'
+            AND product_id IN (SELECT product_id FROM subscriptions WHERE id = ANY($1))";
+    let subscriptions: Vec<Uuid> = touched.subscriptions.iter().copied().collect();
+    for row in tx.query_cached(sql, &[&subscriptions]).await? {
+        touched.plans.insert(row.try_get(0)?);
+    }
+    Ok(())
+}
+
 /// Remembers why a product's release does not compile here, or that it does again. Does nothing where that is known.
 pub async fn set_quarantine(tx: &Transaction<'_>, product: Uuid, reason: Option<&str>) -> Result<(), StoreError> {
     let sql = "-- set_quarantine
@@ -357,11 +371,11 @@ fn plan(row: &Row) -> Result<PlanRow, StoreError> {
         on_redis_down: closed_text(row, "on_redis_down", OnRedisDown::parse)?,
         strict: row.try_get(8)?,
         included_requests: row.try_get(9)?,
-        quota_mode: row.try_get(10)?,
+        quota_mode: closed_text(row, "quota_mode", QuotaMode::parse)?,
     })
 }
 
-fn subscription(row: &Row) -> Result<SubscriptionRow, tokio_postgres::Error> {
+fn subscription(row: &Row) -> Result<SubscriptionRow, StoreError> {
     Ok(SubscriptionRow {
         id: row.try_get(0)?,
         meter_id: row.try_get(1)?,
@@ -369,7 +383,7 @@ fn subscription(row: &Row) -> Result<SubscriptionRow, tokio_postgres::Error> {
         plan_id: row.try_get(3)?,
         consumer_id: row.try_get(4)?,
         consumer_username: row.try_get(5)?,
-        status: row.try_get(6)?,
+        status: closed_text(row, "status", SubscriptionStatus::parse)?,
         override_requests_per_minute: row.try_get(7)?,
         override_burst_limit: row.try_get(8)?,
         period_id: row.try_get(9)?,
@@ -382,13 +396,13 @@ fn subscription(row: &Row) -> Result<SubscriptionRow, tokio_postgres::Error> {
     })
 }
 
-fn key(row: &Row) -> Result<KeyRow, tokio_postgres::Error> {
+fn key(row: &Row) -> Result<KeyRow, StoreError> {
     Ok(KeyRow {
         id: row.try_get(0)?,
         meter_id: row.try_get(1)?,
         digest: row.try_get(2)?,
         subscription_id: row.try_get(3)?,
-        environment: row.try_get(4)?,
+        environment: closed_text(row, "environment", Environment::parse)?,
         expires_at_ms: row.try_get(5)?,
         scopes: row.try_get(6)?,
     })

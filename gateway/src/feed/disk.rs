@@ -48,6 +48,13 @@ struct State {
     read: Option<(u64, u64)>,
 }
 
+impl State {
+    /// A longer log is worth a new file.
+    fn log_bytes_wanted(&self) -> u64 {
+        (self.file_bytes / LOG_PART).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX)
+    }
+}
+
 /// Which of the two files was whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadedFrom {
@@ -134,10 +141,15 @@ impl DiskSnapshot {
         }
     }
 
+    /// What the file and its log lead to, where that is known.
+    pub fn stands_at(&self) -> Option<Token> {
+        self.state().at
+    }
+
     /// Whether the log is so long that the whole should be written.
     pub fn wants_whole(&self) -> bool {
         let state = self.state();
-        state.log_bytes > (state.file_bytes / LOG_PART).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX)
+        state.log_bytes > state.log_bytes_wanted()
     }
 
     /// Writes a snapshot in place of the current one, which becomes the previous one if it is whole. Changes that were logged
@@ -150,9 +162,13 @@ impl DiskSnapshot {
         between: impl FnMut() -> bool,
     ) -> Result<Token, DiskFault> {
         let token = snapshot.token.ok_or(DiskFault::Nothing)?;
-        self.hold(&mut self.state())?;
-        let temporary = self.names.temporary();
         let io = |error| DiskFault::Io { path: self.names.file(), error };
+        {
+            let mut state = self.state();
+            self.hold(&mut state)?;
+            self.check_room(&state).map_err(io)?;
+        }
+        let temporary = self.names.temporary();
         let written = writing::write(&temporary, snapshot, token, saved_at_ms, between)
             .and_then(|bytes| self.put_in_place(token, bytes));
         if written.is_err() {
@@ -187,28 +203,38 @@ impl DiskSnapshot {
     }
 
     /// There is a file at every moment: the old one gets a second name before the new one takes its place. A log that begins
-    /// before its file does is read right, so the order of the rest is free.
+    /// before its file does is read right, so the order of the rest is free. Answers how far the new log leads: that may be less far
+    /// than the old one did, where the disk has lost some of it.
     fn put_in_place(&self, token: Token, file_bytes: u64) -> std::io::Result<Token> {
         let mut state = self.state();
-        let logged = state.at.filter(|at| at.epoch == token.epoch && at.revision > token.revision);
-        let log_bytes = match logged {
-            Some(_) => {
-                let old = log::read(&self.names.log())?;
-                let later = old.entries.iter().filter(|entry| entry.from.revision >= token.revision);
-                log::append(&self.names.temporary_log(), 0, later)?
-            }
-            None => log::append(&self.names.temporary_log(), 0, std::iter::empty())?,
-        };
+        let mut later = Vec::new();
+        if state.at.is_some_and(|at| at.epoch == token.epoch && at.revision > token.revision) {
+            later = log::read(&self.names.log())?.entries;
+            later.retain(|entry| entry.from.revision >= token.revision);
+        }
+        let log_bytes = log::append(&self.names.temporary_log(), 0, later.iter())?;
         if state.file_is_good {
             self.names.keep_as_previous()?;
         }
         fs::rename(self.names.temporary(), self.names.file())?;
         fs::rename(self.names.temporary_log(), self.names.log())?;
-        let at = logged.unwrap_or(token);
+        let at = later.last().map_or(token, |entry| entry.to);
         let lock = state.lock.take();
         *state = State { lock, at: Some(at), file_bytes, log_bytes, file_is_good: true, read: None };
         self.names.sync_directory()?;
         Ok(at)
+    }
+
+    /// A file that will not fit shall not take the last room from the log, not even for a while. It will be about as large as the one
+    /// before; of the first one nothing is known.
+    fn check_room(&self, state: &State) -> std::io::Result<()> {
+        let free = self.names.free_bytes()?;
+        let wanted = state.file_bytes + state.log_bytes_wanted();
+        if free >= wanted {
+            return Ok(());
+        }
+        let reason = format!("{free} bytes are free where a snapshot and its log need {wanted}");
+        Err(std::io::Error::new(std::io::ErrorKind::StorageFull, reason))
     }
 
     /// One process at a time writes.

@@ -61,17 +61,24 @@ async fn save(
     if serving.token.is_none() || serving.token == *saved {
         return true;
     }
-    let (live, disk, shutdown) = (live.clone(), disk.clone(), shutdown.clone());
-    let written = spawn_blocking(move || write(&live, &disk, &serving, || *shutdown.borrow())).await;
+    let wanted = serving.token;
+    let written = {
+        let (live, disk, shutdown) = (live.clone(), disk.clone(), shutdown.clone());
+        spawn_blocking(move || write(&live, &disk, &serving, || *shutdown.borrow())).await
+    };
+    // Also where only the changes were written.
+    if let Some(token) = disk.stands_at() {
+        metrics.status.set_saved(token);
+    }
     match written {
         Ok(Ok(token)) => {
             *saved = Some(token);
-            metrics.status.set_saved(token);
             metrics.config.saves_total.inc();
-            if was_failing {
+            let is_whole = reaches(token, wanted);
+            if was_failing && is_whole {
                 info!("the last good snapshot is on disk again");
             }
-            true
+            is_whole
         }
         // In an upgrade, until the older process has ended.
         Ok(Err(DiskFault::Held)) => false,
@@ -90,19 +97,20 @@ async fn save(
     }
 }
 
-/// Answers where the disk stands: at `serving`, or beyond.
+/// Answers where the disk stands: at `serving`, or beyond. The changes are logged first, whatever becomes of the whole: a restart
+/// shall not revive what was revoked.
 fn write(
     live: &Live,
     disk: &DiskSnapshot,
     serving: &Snapshot,
     must_hurry: impl Fn() -> bool,
 ) -> Result<Token, DiskFault> {
-    if must_hurry() || !disk.wants_whole() {
-        match append(live, disk) {
-            Ok(token) if reaches(token, serving) => return Ok(token),
-            Ok(_) | Err(DiskFault::NotFollowing) => {}
-            Err(fault) => return Err(fault),
-        }
+    let wants_whole = !must_hurry() && disk.wants_whole();
+    match append(live, disk) {
+        Ok(token) if reaches(token, serving.token) && !wants_whole => return Ok(token),
+        Ok(_) | Err(DiskFault::NotFollowing) => {}
+        Err(_) if wants_whole => {}
+        Err(fault) => return Err(fault),
     }
     let mut looked = Instant::now();
     let token = disk.save(serving, unix_ms(), || {
@@ -123,6 +131,6 @@ fn append(live: &Live, disk: &DiskSnapshot) -> Result<Token, DiskFault> {
     Ok(token)
 }
 
-fn reaches(token: Token, serving: &Snapshot) -> bool {
-    serving.token.is_some_and(|wanted| wanted.epoch == token.epoch && wanted.revision <= token.revision)
+fn reaches(token: Token, wanted: Option<Token>) -> bool {
+    wanted.is_some_and(|wanted| wanted.epoch == token.epoch && wanted.revision <= token.revision)
 }

@@ -1,6 +1,7 @@
 //! Against a control plane that plays scripts over a real unix socket, and against damaged files.
 
 mod disk;
+mod golden;
 mod names;
 mod script;
 mod tls;
@@ -247,6 +248,29 @@ async fn a_disk_that_takes_nothing_is_counted_and_serving_goes_on() {
     eventually("the failure is counted", || follower.metrics.config.save_failures_total.get() >= 1).await;
     call.play([delta(epoch(1), 10, 11, vec![fleet(4)])]).await;
     follower.serves(token(1, 11)).await;
+}
+
+#[tokio::test]
+async fn while_no_whole_snapshot_can_be_written_changes_go_on_being_logged() {
+    let mut plane = ScriptedControlPlane::start().await;
+    let follower = Follower::of(&plane);
+    let path = follower.directory.path().join("snapshot");
+    let mut call = plane.next_call().await;
+    call.play(full(token(1, 10), vec![vec![fleet(3)]])).await;
+    follower.serves(token(1, 10)).await;
+    eventually("the whole is on disk", || follower.metrics.status.saved_revision() == Some(10)).await;
+    // So much that the next write shall be of the whole, and a directory where that is made.
+    call.play([delta(epoch(1), 10, 11, vec![fleet(4); 150_000])]).await;
+    eventually("it is logged", || follower.metrics.status.saved_revision() == Some(11)).await;
+    let temporary = path.with_file_name(format!("snapshot.{}.tmp", std::process::id()));
+    std::fs::create_dir(&temporary).unwrap();
+    call.play([delta(epoch(1), 11, 12, vec![fleet(5)])]).await;
+    eventually("the failure is counted", || follower.metrics.config.save_failures_total.get() >= 1).await;
+    let loaded = DiskSnapshot::at(&path).load().unwrap();
+    assert_eq!((loaded.snapshot.token, loaded.snapshot.fleet_max), (Some(token(1, 12)), 5));
+    assert_eq!(follower.metrics.status.saved_revision(), Some(12));
+    std::fs::remove_dir(&temporary).unwrap();
+    eventually("the next attempt succeeds", || follower.metrics.config.saves_total.get() >= 3).await;
 }
 
 #[tokio::test]

@@ -13,10 +13,10 @@ use super::{BuildError, STEP_MAX, unsigned};
 use crate::changes::EntityKind;
 use crate::publish::book::{Book, HISTORY_CHANGES_MAX};
 use crate::publish::records::FLEET;
-use crate::store::changes::{Change, list_changes, oldest_revision};
+use crate::store::changes::{Change, list_changes};
 use crate::store::snapshot_rows::{
-    FeedState, SnapshotRows, Touched, add_followers, begin_moment, end_moment, list_forgotten_keys, load_touched,
-    read_feed_state,
+    FeedState, SnapshotRows, Touched, add_archived_plans, add_followers, begin_moment, end_moment, list_forgotten_keys,
+    load_touched, read_feed_state,
 };
 use crate::store::{Store, StoreError, Transaction};
 
@@ -104,6 +104,7 @@ async fn look_at_everything(tx: &Transaction<'_>, state: FeedState) -> Result<Lo
         let (floor, changes) = recent_past(tx, state).await?;
         let mut touched = touch(&changes);
         add_followers(tx, &mut touched).await?;
+        add_archived_plans(tx, &mut touched).await?;
         // These left the snapshots that were built since, without a change of their own.
         touched.keys.extend(list_forgotten_keys(tx, floor.max(1)).await?);
         Ok((touched, floor))
@@ -115,21 +116,20 @@ async fn look_at_everything(tx: &Transaction<'_>, state: FeedState) -> Result<Lo
     Ok(Look::Everything { state, whole, history, floor: unsigned(floor) })
 }
 
-/// The changes after the oldest revision from which a delta is possible. The change of that revision itself is stored too: by
-/// its time it is known which keys have expired since. Where one is missing, no delta can be whole, and there is no past.
+/// The changes that lead here without a gap, and the oldest revision from which a delta is possible. The change of that revision
+/// itself is stored too: by its time it is known which keys have expired since. A gap is where changes were forgotten, or where
+/// this epoch began.
 async fn recent_past(tx: &Transaction<'_>, state: FeedState) -> Result<(i64, Vec<Change>), StoreError> {
-    let oldest = match oldest_revision(tx).await?.unwrap_or(state.revision) {
+    let mut changes = list_changes(tx, state.revision - PAST_CHANGES_MAX - 1, state.revision).await?;
+    let gapless = changes.iter().rev().zip(0..).take_while(|(change, back)| change.revision == state.revision - back);
+    let past = changes.split_off(changes.len() - gapless.count());
+    let floor = match past.first().map(|change| change.revision) {
         // Before the first change there was nothing.
-        1 => 0,
-        oldest => oldest,
+        Some(1) => 0,
+        Some(oldest) => oldest,
+        None => state.revision,
     };
-    let floor = (state.revision - PAST_CHANGES_MAX).max(oldest).clamp(0, state.revision);
-    let changes = list_changes(tx, floor, state.revision).await?;
-    if i64::try_from(changes.len()) == Ok(state.revision - floor) {
-        Ok((floor, changes))
-    } else {
-        Ok((state.revision, Vec::new()))
-    }
+    Ok((floor, past))
 }
 
 fn touch(changes: &[Change]) -> Touched {

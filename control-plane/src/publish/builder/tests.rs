@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::testing_rows::Rows;
 use super::*;
 use crate::publish::book::Next;
+use crate::store::changes::replace_lost_epoch;
 
 fn builder(rows: &Rows) -> (Builder, Arc<Book>) {
     let book = Arc::new(Book::default());
@@ -197,6 +198,52 @@ async fn a_restarted_builder_still_resumes_readers_of_the_recent_past() {
 }
 
 #[tokio::test]
+async fn a_restarted_builder_resumes_readers_of_an_epoch_that_began_behind_a_gap() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let (mut first, book) = builder(&rows);
+    advance(&rows, &mut first).await;
+    let former = book.newest().unwrap();
+    assert!(replace_lost_epoch(&rows.store, former.epoch, former.revision + 1).await.unwrap());
+    rows.changed("organization", acme).await;
+    advance(&rows, &mut first).await;
+    let have = book.newest();
+    let shop = rows.product(acme, "shop").await;
+    rows.number().await;
+    let (mut second, restarted) = builder(&rows);
+    second.step().await.unwrap();
+    let Next::Delta(delta) = restarted.next(have) else { panic!("a delta, not everything") };
+    assert!(delta.changes.iter().any(|change| matches!(&change.change, Some(wire::change::Change::Put(put))
+        if matches!(&put.record, Some(wire::record::Record::Product(product)) if product.id == shop.as_bytes()))));
+    assert_eq!(restarted.next(Some(former)), Next::Full);
+}
+
+#[tokio::test]
+async fn a_restarted_builder_tells_readers_which_plans_have_lost_their_last_subscriber() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let shop = rows.product(acme, "shop").await;
+    let (old, new) = (rows.plan(shop, "old").await, rows.plan(shop, "new").await);
+    let bought = rows.subscription(shop, old, acme).await;
+    rows.change("plan", old, "UPDATE plans SET status = 'archived' WHERE id = $1").await;
+    let (mut first, book) = builder(&rows);
+    advance(&rows, &mut first).await;
+    assert!(has(&book, RecordKind::Plan, old));
+    let have = book.newest();
+    let sql = format!("UPDATE subscriptions SET plan_id = '{new}' WHERE id = $1");
+    rows.change("subscription", bought, &sql).await;
+    rows.number().await;
+    // Of the past only what begins with the reader's revision is still stored, so that the plan's own changes do not tell.
+    let begins = i64::try_from(have.unwrap().revision).unwrap();
+    rows.sql("DELETE FROM config_changes WHERE revision < $1", &[&begins]).await;
+    let (mut second, restarted) = builder(&rows);
+    second.step().await.unwrap();
+    let Next::Delta(delta) = restarted.next(have) else { panic!("a delta") };
+    let removed = wire::change::Change::Remove(entity(RecordKind::Plan, old).into());
+    assert!(delta.changes.iter().any(|change| change.change == Some(removed.clone())));
+}
+
+#[tokio::test]
 async fn a_new_epoch_and_forgotten_changes_lead_to_a_whole_build() {
     let rows = Rows::start().await;
     let acme = rows.organization("acme").await;
@@ -319,6 +366,31 @@ async fn an_organization_of_many_products_is_read_whole() {
     rows.change("organization", acme, "UPDATE organizations SET slug = 'apex' WHERE id = $1").await;
     advance(&rows, &mut builder).await;
     assert!(products.iter().all(|id| product(&book, *id).unwrap().organization_slug == "apex"));
+}
+
+#[tokio::test]
+async fn a_text_that_is_none_of_ours_is_never_read_as_the_lenient_one() {
+    let rows = Rows::start().await;
+    let acme = rows.organization("acme").await;
+    let shop = rows.product(acme, "shop").await;
+    let plan = rows.plan(shop, "basic").await;
+    let bought = rows.subscription(shop, plan, acme).await;
+    rows.key(bought).await;
+    rows.number().await;
+    for (table, column) in [("plans", "quota_mode"), ("subscriptions", "status"), ("api_keys", "environment")] {
+        let alter = format!(
+            "SET session_replication_role = replica;
+             ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {table}_{column}_check;
+             ALTER TABLE {table} ADD COLUMN before_it text; UPDATE {table} SET before_it = {column}, {column} = 'HARD'"
+        );
+        rows.client.batch_execute(&alter).await.unwrap();
+        let (mut builder, book) = builder(&rows);
+        let error = builder.step().await.unwrap_err().to_string();
+        assert!(error.contains(column) && error.contains("HARD"), "{error}");
+        assert_eq!(book.newest(), None);
+        rows.sql(&format!("UPDATE {table} SET {column} = before_it"), &[]).await;
+        builder.step().await.unwrap();
+    }
 }
 
 /// A small generator, so that a failure can be repeated by its seed.

@@ -17,8 +17,8 @@ use crate::live::JournalEntry;
 const MAGIC: [u8; 8] = *b"APIHUBL1";
 /// CRC-32 of the rest 4, length of the delta 4, epoch 16, from 8, to 8; then the delta. Little-endian.
 const ENTRY_HEADER_BYTES: usize = 40;
-/// What is read of a log: more than any that a gateway lets grow.
-const READ_BYTES_MAX: u64 = 1 << 30;
+/// No log grows longer, and no more of one is read. Only one whose file cannot be replaced comes near.
+const BYTES_MAX: u64 = 1 << 30;
 
 /// A log as far as it is whole.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ pub(super) struct Log {
 pub(super) fn read(path: &Path) -> std::io::Result<Log> {
     let mut bytes = Vec::new();
     match File::open(path) {
-        Ok(file) => file.take(READ_BYTES_MAX).read_to_end(&mut bytes)?,
+        Ok(file) => file.take(BYTES_MAX).read_to_end(&mut bytes)?,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Log::default()),
         Err(error) => return Err(error),
     };
@@ -54,7 +54,7 @@ pub(super) fn read(path: &Path) -> std::io::Result<Log> {
 }
 
 /// Writes entries behind the first `at` bytes of the log, and cuts off whatever was there. Answers how long it is now. On an
-/// error it is as long as it was.
+/// error it is as long as it was; one is that it would get too long.
 pub(super) fn append<'a>(
     path: &Path,
     at: u64,
@@ -67,6 +67,9 @@ pub(super) fn append<'a>(
     let mut bytes = if at == 0 { MAGIC.to_vec() } else { Vec::new() };
     entries.for_each(|entry| put_entry(entry, &mut bytes));
     let end = at + bytes.len() as u64;
+    if end > BYTES_MAX {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
     let written = file.set_len(at).and_then(|()| file.write_all_at(&bytes, at)).and_then(|()| file.sync_data());
     if written.is_err() {
         // Half an entry would be found and cut off; this only gives the room back.
@@ -101,4 +104,22 @@ fn take_entry(bytes: &[u8]) -> Result<(JournalEntry, &[u8]), FormatFault> {
         return Err(FormatFault::Content);
     }
     Ok((JournalEntry { from, to, delta: delta.to_vec() }, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_never_grows_beyond_what_is_read_of_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("snapshot.log");
+        let token = |revision| Token { epoch: Uuid::from_u128(1), revision };
+        let entry = JournalEntry { from: token(1), to: token(2), delta: vec![0; 100] };
+        // Without a byte of content on the disk.
+        File::create(&path).unwrap().set_len(BYTES_MAX).unwrap();
+        let full = BYTES_MAX - 139;
+        assert_eq!(append(&path, full, [&entry].into_iter()).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        assert_eq!(append(&path, full - 1, [&entry].into_iter()).unwrap(), BYTES_MAX);
+    }
 }

@@ -55,6 +55,13 @@ impl Names {
         (length(self.file()), length(self.log()))
     }
 
+    /// Of the disk, for whoever may write here.
+    pub(super) fn free_bytes(&self) -> std::io::Result<u64> {
+        let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let disk = rustix::fs::statvfs(directory)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
     pub(super) fn open_lock(&self) -> std::io::Result<File> {
         OpenOptions::new().write(true).create(true).truncate(false).mode(MODE).open(self.lock())
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use servers::SmallDisk;
 use snapshot::key::Environment;
 
 use super::*;
@@ -367,6 +368,30 @@ fn a_new_file_keeps_what_was_logged_while_it_was_written() {
 }
 
 #[test]
+fn a_new_file_claims_no_change_that_the_disk_lost_while_it_was_written() {
+    let place = with_a_log();
+    let disk = place.disk();
+    disk.load().unwrap();
+    let mut logged = false;
+    let at = disk
+        .save(&snapshot_of(5), 555, || {
+            if !logged {
+                disk.append(&entries(5..8)).unwrap();
+                let mut log = fs::read(place.log()).unwrap();
+                *log.last_mut().unwrap() ^= 1;
+                fs::write(place.log(), log).unwrap();
+                logged = true;
+            }
+            true
+        })
+        .unwrap();
+    assert_eq!(at, token(1, 7));
+    assert!(matches!(disk.append(&entries(8..9)), Err(DiskFault::NotFollowing)), "nobody would find it behind the gap");
+    assert_eq!(disk.append(&entries(7..9)).unwrap(), token(1, 9));
+    assert_eq!(revision_of(&place.load().unwrap().snapshot), 9);
+}
+
+#[test]
 fn a_crash_between_the_file_and_its_log_loses_nothing() {
     let place = with_a_log();
     let old_log = fs::read(place.log()).unwrap();
@@ -390,6 +415,23 @@ fn a_long_log_asks_for_a_new_file() {
     assert!(disk.wants_whole());
     disk.save(&snapshot_of(6), 1, || true).unwrap();
     assert!(!disk.wants_whole());
+}
+
+#[test]
+fn a_whole_snapshot_without_room_leaves_the_room_to_the_log() {
+    let place = Place::new();
+    let Ok(_small) = SmallDisk::mount(place.directory.path(), 3 << 20)
+        .inspect_err(|reason| eprintln!("not tried, as no small disk can be mounted: {reason}"))
+    else {
+        return;
+    };
+    let disk = place.disk();
+    save(&disk, 2).unwrap();
+    fs::write(place.directory.path().join("of-others"), vec![0; 5 << 19]).unwrap();
+    let written = disk.save(&snapshot_of(3), 1, || panic!("not even begun"));
+    assert!(matches!(written, Err(DiskFault::Io { error, .. }) if error.kind() == std::io::ErrorKind::StorageFull));
+    assert_eq!(disk.append(&entries(2..5)).unwrap(), token(1, 5));
+    assert_eq!(revision_of(&place.load().unwrap().snapshot), 5);
 }
 
 #[test]
