@@ -202,9 +202,20 @@ impl Ledger {
             Reach::Up if self.leaving => Unknown::Refused { retry_ns: CLOSED_RETRY_NS, by: Denial::Rate },
             Reach::Up => {
                 self.waiting = true;
-                Unknown::Wait
+                // The first answer after an outage is under way. Until it is there the share goes on, so that nobody is refused
+                // because it is slow.
+                let goes_on = self.share.as_ref().is_some_and(|share| share.goes_on(now_ns));
+                if goes_on && self.decide_alone(now_ns) == Unknown::Admitted {
+                    Unknown::Admitted
+                } else {
+                    Unknown::Wait
+                }
             }
-            Reach::Down { since_ns } | Reach::Settling { since_ns } => self.decide_alone(since_ns, now_ns),
+            Reach::Down { since_ns } | Reach::Settling { since_ns } => {
+                let share = self.share.get_or_insert_with(|| Share::new(&self.policy, &self.terms, since_ns));
+                share.is_for(since_ns, now_ns);
+                self.decide_alone(now_ns)
+            }
         }
     }
 
@@ -226,11 +237,11 @@ impl Ledger {
         self.demand.quiet_ns(now_ns) >= if is_alone { FORGET_ALONE_AFTER_NS } else { FORGET_AFTER_NS }
     }
 
-    fn decide_alone(&mut self, since_ns: u64, now_ns: u64) -> Unknown {
+    fn decide_alone(&mut self, now_ns: u64) -> Unknown {
         if let Some(retry_ns) = self.month.as_ref().and_then(|month| month.refuses_alone(self.terms.fleet, now_ns)) {
             return Unknown::Refused { retry_ns, by: Denial::Quota };
         }
-        let share = self.share.get_or_insert_with(|| Share::new(&self.policy, &self.terms, since_ns));
+        let Some(share) = self.share.as_mut() else { return Unknown::Wait };
         let admitted = match self.policy.when_down() {
             OnRedisDown::FairShare => share.take(now_ns),
             OnRedisDown::Open => {

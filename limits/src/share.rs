@@ -2,11 +2,15 @@
 //! of that Redis has to hear of afterwards. Refuses to be the rule while Redis answers.
 
 use crate::policy::Policy;
-use crate::terms::{Terms, UNITS};
+use crate::terms::{LEASE_MAX_US, Terms, UNITS, US_NS};
 
 /// A bucket of B/N tokens that gains r/N. Counted in units × N, so that the N shares sum up to r exactly.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Share {
+    /// When the outage began that it is for.
+    since_us: u64,
+    /// When Redis was last found away.
+    away_us: u64,
     level: u64,
     at_us: u64,
     capacity: u64,
@@ -22,8 +26,10 @@ impl Share {
     pub(crate) fn new(policy: &Policy, terms: &Terms, since_ns: u64) -> Share {
         let token = UNITS.unsigned_abs() * u64::from(terms.fleet);
         Share {
+            since_us: since_ns / US_NS,
+            away_us: since_ns / US_NS,
             level: 0,
-            at_us: since_ns / 1_000,
+            at_us: since_ns / US_NS,
             capacity: (UNITS.unsigned_abs() * u64::from(policy.burst())).max(token),
             token,
             gain: u64::from(policy.per_minute()),
@@ -37,7 +43,22 @@ impl Share {
         let next = Share::new(policy, terms, now_ns);
         let level = u128::from(self.level) * u128::from(next.capacity) / u128::from(self.capacity);
         let level = u64::try_from(level).unwrap_or(0);
-        *self = Share { level, at_us: self.at_us, spent: self.spent, ..next };
+        let Share { since_us, away_us, at_us, spent, .. } = *self;
+        *self = Share { since_us, away_us, level, at_us, spent, ..next };
+    }
+
+    /// Redis is away, since then. Each outage begins with an empty one; what is yet to be told stays.
+    pub(crate) fn is_for(&mut self, since_ns: u64, now_ns: u64) {
+        let since_us = since_ns / US_NS;
+        if self.since_us != since_us {
+            (self.since_us, self.at_us, self.level) = (since_us, since_us, 0);
+        }
+        self.away_us = now_ns / US_NS;
+    }
+
+    /// The outage is just over, and nobody has said what holds now.
+    pub(crate) fn goes_on(&self, now_ns: u64) -> bool {
+        now_ns / US_NS <= self.away_us.saturating_add(LEASE_MAX_US)
     }
 
     pub(crate) fn take(&mut self, now_ns: u64) -> bool {
@@ -77,7 +98,7 @@ impl Share {
     }
 
     fn settle(&mut self, now_ns: u64) {
-        let now_us = (now_ns / 1_000).max(self.at_us);
+        let now_us = (now_ns / US_NS).max(self.at_us);
         let gained = (now_us - self.at_us).saturating_mul(self.gain);
         self.level = self.level.saturating_add(gained).min(self.capacity);
         self.at_us = now_us;

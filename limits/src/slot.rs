@@ -284,6 +284,14 @@ impl Slot {
         out
     }
 
+    /// Adds what was spent without a word of Redis.
+    pub(crate) fn owe(&self, tokens: u32) {
+        update(&self.credit, |word| {
+            let Credit { left, owed } = Credit::unpack(word);
+            (tokens > 0).then(|| Credit { left, owed: owed.saturating_add(tokens) }.pack())
+        });
+    }
+
     /// Everything owed, for a message that will be resent until it is acknowledged.
     pub(crate) fn collect_owed(&self) -> u32 {
         let mut collected = 0;

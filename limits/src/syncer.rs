@@ -156,7 +156,7 @@ impl Syncer {
         let reach = self.link.reach();
         let Some(desk) = self.desks.get_mut(place) else { return Unknown::Wait };
         let decided = desk.ledger.decide_unknown(reach, now_ns);
-        if decided == Unknown::Wait {
+        if reach == Reach::Up {
             self.call(place);
         }
         decided

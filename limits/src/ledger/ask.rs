@@ -28,13 +28,9 @@ impl Ledger {
             // The answer is under way.
             return Visit { ask: None, again_ns: None };
         }
-        if up && !self.share.as_ref().is_some_and(Share::is_owing) {
-            // The next outage begins with an empty one.
-            self.share = None;
-        }
         let want = if up { self.want(slot, now_ns) } else { 0 };
         if may_freeze && self.frozen == 0 && (want > 0 || !up || self.report_is_due(slot, now_ns)) {
-            self.freeze(slot, up, now_ns);
+            self.freeze(slot, now_ns);
         }
         let refund = if up { self.refund(slot, want, now_ns) } else { None };
         let again_ns = self.again_ns(slot, now_ns);
@@ -117,14 +113,11 @@ impl Ledger {
         self.owed_since_ns.unwrap_or(now_ns).saturating_add(patience)
     }
 
-    fn freeze(&mut self, slot: &Slot, up: bool, now_ns: u64) {
+    fn freeze(&mut self, slot: &Slot, now_ns: u64) {
         self.frozen = slot.collect_owed();
         self.owed_since_ns = None;
         if let Some(share) = self.share.as_mut() {
             self.frozen = self.frozen.saturating_add(share.report(now_ns));
-            if up {
-                self.share = None;
-            }
         }
         self.tally.owed += u64::from(self.frozen);
         if let Some(month) = self.month.as_mut() {

@@ -36,6 +36,9 @@ impl Ledger {
         let grows_ns = grant.grows_us.saturating_mul(US_NS);
         slot.set_grows(if grows_ns == 0 { 0 } else { now_ns.saturating_add(grows_ns) });
         self.level_is_high = level * 2 >= i64::from(self.policy.burst());
+        if let Some(mut share) = self.share.take_if(|_| !settling) {
+            slot.owe(share.report(now_ns));
+        }
         self.limit_overdraft(slot, grant, level, settling, now_ns);
         self.calm_down(ask, grant, level, jitter, now_ns);
         if let (Some(month), Some(quota)) = (self.month.as_mut(), grant.quota) {

@@ -33,6 +33,8 @@ const QUIET_NS: u64 = 6_000 * MS_NS;
 const KEY: u64 = 7;
 /// Traffic begins when the first nodes have been admitted.
 const START_NS: u64 = 20 * MS_NS;
+/// How long after an outage a key may wait for its first answer: a tick, and what a lost one takes.
+const ALONE_AFTER_NS: u64 = 700 * MS_NS;
 
 #[derive(Debug)]
 enum Event {
@@ -62,6 +64,8 @@ struct Node {
     paused_until_ns: u64,
     is_alone: bool,
     was_alone: bool,
+    /// When it was last alone.
+    back_ns: u64,
     purse: Purse,
     /// Of the ledgers that were given up.
     expired: u64,
@@ -202,6 +206,7 @@ impl World {
             paused_until_ns: 0,
             is_alone: false,
             was_alone: false,
+            back_ns: 0,
             purse: Purse::default(),
             expired: 0,
         });

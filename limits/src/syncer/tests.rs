@@ -459,6 +459,27 @@ fn each_outage_begins_with_an_empty_share() {
 }
 
 #[test]
+fn when_redis_is_back_the_share_goes_on_until_the_first_answer_and_not_for_long() {
+    for (waits_ms, expected) in [(10, Unknown::Admitted), (600, Unknown::Wait)] {
+        let mut pair = Pair::new();
+        let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 1_000), 2);
+        go_alone(&mut pair, place, &slot);
+        pair.pass(300);
+        pair.exchange().unwrap();
+        // Everybody tells what was spent meanwhile; nothing is leased yet.
+        while pair.syncer.reach() != Reach::Up {
+            pair.exchange();
+            pair.pass(10);
+            assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Admitted);
+        }
+        let _nobody_answers = pair.syncer.poll(pair.now_ns);
+        pair.pass(waits_ms);
+        let under_way = pair.syncer.decide_unknown(place, pair.now_ns);
+        assert_eq!(under_way, expected, "{waits_ms} ms later");
+    }
+}
+
+#[test]
 fn a_key_that_is_quiet_for_a_minute_is_forgotten_and_its_place_goes_to_another() {
     let mut pair = Pair::new();
     let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);

@@ -85,6 +85,9 @@ impl World {
             self.oracle.is_deep_forbidden = false;
             present.was_alone = true;
         }
+        if is_alone {
+            present.back_ns = self.now_ns;
+        }
         present.is_alone = is_alone;
     }
 }

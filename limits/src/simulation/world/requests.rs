@@ -51,7 +51,9 @@ impl World {
         };
         match unknown {
             Unknown::Admitted => {
-                if present.syncer.reach() == Reach::Up {
+                // Its first answer after an outage may still be under way.
+                let comes_back = present.was_alone && now_ns <= present.back_ns + ALONE_AFTER_NS;
+                if present.syncer.reach() == Reach::Up && !comes_back {
                     self.oracle.offend("a node went alone though Redis answers".into());
                 }
                 if self.scenario.when_down == OnRedisDown::Closed {
