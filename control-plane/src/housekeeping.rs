@@ -8,6 +8,8 @@ mod periods;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use periods::advance;
+
 /// Ends what was to end by now, and moves every period that is over.
 pub(crate) async fn move_periods(store: &Store) -> Result<(), StoreError> {
     periods::run(store).await

@@ -47,7 +47,8 @@ struct Sample {
     is_right: bool,
 }
 
-/// One control plane's part: what it saw in its last round. Another one's round only makes its samples older.
+/// One control plane's part: what it saw in its last round, and how far it is with this one. Another one's round only makes its
+/// samples older.
 pub struct Reconciler {
     desk: Mutex<Desk>,
     memory: Mutex<Memory>,
@@ -56,10 +57,27 @@ pub struct Reconciler {
 
 #[derive(Debug, Default)]
 struct Memory {
+    past: Past,
+    /// The round under way: a run that is cut off, or fails, leaves the rest of it to the next.
+    round: Option<Round>,
+}
+
+/// What the last whole round saw.
+#[derive(Debug, Default)]
+struct Past {
     samples: HashMap<i64, Sample>,
     /// When the youngest of them was taken.
     taken_at: Option<Timestamp>,
-    round: u64,
+    rounds: u64,
+}
+
+#[derive(Debug, Default)]
+struct Round {
+    may_lower: bool,
+    /// The last subscription that was compared, by meter id.
+    after: i64,
+    samples: HashMap<i64, Sample>,
+    found: Found,
 }
 
 /// What a round found, in requests.
@@ -86,24 +104,32 @@ impl Reconciler {
         })
     }
 
-    /// One round. Done twice at once it is harmless: raising goes to the same number, and Redis lowers once for each finding.
+    /// One round, or what is left of one. Done twice at once it is harmless: raising goes to the same number, and Redis lowers once
+    /// for each finding.
     async fn run(&self, store: &Store) -> anyhow::Result<()> {
         let (mut desk, mut memory) = (self.desk.lock().await, self.memory.lock().await);
+        let Memory { past, round: under_way } = &mut *memory;
         desk.connect().await.context("the limits' Redis cannot be reached")?;
-        let may_lower = is_complete(store, memory.taken_at).await?;
-        let (mut found, mut next, mut after) = (Found::default(), HashMap::new(), 0);
+        let round = match under_way {
+            Some(round) => round,
+            None => {
+                let may_lower = is_complete(store, past.taken_at).await?;
+                under_way.insert(Round { may_lower, ..Round::default() })
+            }
+        };
         for _ in 0..BATCHES_MAX {
-            let limit = i64::try_from(BATCH_MAX).unwrap_or(i64::MAX);
+            let (after, limit) = (round.after, i64::try_from(BATCH_MAX).unwrap_or(i64::MAX));
             let batch = store.read("list_limited", |tx| Box::pin(list_limited(tx, after, limit))).await?;
             let Some(last) = batch.last() else { break };
-            after = last.subscription;
-            let round = Round { desk: &mut desk, memory: &memory, may_lower, next: &mut next, found: &mut found };
-            round.compare(store, &batch).await?;
+            Comparison { desk: &mut desk, past, round }.run(store, &batch).await?;
+            round.after = last.subscription;
         }
-        memory.samples = next;
-        memory.round += 1;
+        let Round { may_lower, samples, found, .. } = std::mem::take(round);
+        *under_way = None;
+        past.samples = samples;
+        past.rounds += 1;
         if may_lower {
-            memory.taken_at = Some(Timestamp::now());
+            past.taken_at = Some(Timestamp::now());
         }
         self.metrics.show(found, may_lower);
         if found.too_low + found.lowered > 0 {
@@ -124,28 +150,21 @@ async fn is_complete(store: &Store, taken_at: Option<Timestamp>) -> Result<bool,
 }
 
 /// One batch of one round.
-struct Round<'a> {
+struct Comparison<'a> {
     desk: &'a mut Desk,
-    memory: &'a Memory,
-    may_lower: bool,
-    next: &'a mut HashMap<i64, Sample>,
-    found: &'a mut Found,
+    past: &'a Past,
+    round: &'a mut Round,
 }
 
-impl Round<'_> {
-    async fn compare(mut self, store: &Store, batch: &[PeriodOf]) -> anyhow::Result<()> {
+impl Comparison<'_> {
+    async fn run(mut self, store: &Store, batch: &[PeriodOf]) -> anyhow::Result<()> {
+        let asks = batch.iter().map(|one| (*one, Mend::default())).collect();
         let mut there = Vec::with_capacity(batch.len());
-        for one in batch {
-            let count = match u32::try_from(one.period) {
-                Ok(period) => self.ask(one.subscription, Mend { period, ..Mend::default() }).await?,
-                Err(_) => None,
-            };
-            if let Some(count) = count {
-                if self.is_quiet(one, &count) {
-                    self.keep(one, count, true);
-                } else {
-                    there.push((*one, count));
-                }
+        for (one, count) in self.ask(asks).await? {
+            if self.is_quiet(&one, &count) {
+                self.keep(&one, count, true);
+            } else {
+                there.push((one, count));
             }
         }
         if there.is_empty() {
@@ -153,61 +172,75 @@ impl Round<'_> {
         }
         // After the counts were read: what was counted by then was used before.
         let wanted: Vec<PeriodOf> = there.iter().map(|(one, _)| *one).collect();
-        let used: HashMap<i64, i64> =
-            used_in_periods(store, &wanted).await?.iter().map(|one| (one.subscription, one.used)).collect();
+        let used: HashMap<i64, u64> = used_in_periods(store, &wanted)
+            .await?
+            .iter()
+            .map(|one| (one.subscription, u64::try_from(one.used).unwrap_or(0)))
+            .collect();
+        let mut wrong = Vec::new();
         for (one, count) in there {
-            if let Some(used) = used.get(&one.subscription) {
-                self.settle(&one, count, u64::try_from(*used).unwrap_or(0)).await?;
+            let Some(used) = used.get(&one.subscription).copied() else { continue };
+            match self.judge(&one, &count, used) {
+                Some(mend) => wrong.push((one, mend)),
+                None => self.keep(&one, count, count.after == used),
             }
+        }
+        for (one, mended) in self.ask(wrong).await? {
+            let Some(used) = used.get(&one.subscription).copied() else { continue };
+            if mended.since_us != self.since_us(&one) {
+                self.round.found.lowered += mended.before.saturating_sub(mended.after);
+            }
+            self.keep(&one, mended, mended.after == used);
         }
         Ok(())
     }
 
-    async fn settle(&mut self, one: &PeriodOf, count: Mended, used: u64) -> anyhow::Result<()> {
-        self.found.compared += 1;
-        let sample = self.sample_of(one).copied();
-        let excess = sample.map_or(0, |sample| excess(&sample.count, &count, used));
-        self.found.too_low += used.saturating_sub(count.before);
-        self.found.too_high += excess;
-        let excess = if self.may_lower { excess } else { 0 };
-        let mut left = count;
-        if excess > 0 || used > count.before {
-            let period = u32::try_from(one.period).unwrap_or(0);
-            let since_us = sample.map_or(0, |sample| sample.count.since_us);
-            let Some(mended) = self.ask(one.subscription, Mend { period, least: used, excess, since_us }).await? else {
-                return Ok(());
-            };
-            if mended.since_us != since_us {
-                self.found.lowered += mended.before.saturating_sub(mended.after);
-            }
-            left = mended;
-        }
-        self.keep(one, left, left.after == used);
-        Ok(())
+    /// What has to be done about a count; `None`: nothing.
+    fn judge(&mut self, one: &PeriodOf, count: &Mended, used: u64) -> Option<Mend> {
+        let excess = self.sample_of(one).map_or(0, |sample| excess(&sample.count, count, used));
+        let found = &mut self.round.found;
+        found.compared += 1;
+        found.too_low += used.saturating_sub(count.before);
+        found.too_high += excess;
+        let excess = if self.round.may_lower { excess } else { 0 };
+        let is_wrong = excess > 0 || used > count.before;
+        is_wrong.then(|| Mend { least: used, excess, since_us: self.since_us(one), ..Mend::default() })
     }
 
-    async fn ask(&mut self, subscription: i64, mend: Mend) -> anyhow::Result<Option<Mended>> {
-        let Ok(subscription) = u64::try_from(subscription) else { return Ok(None) };
-        self.desk.mend(subscription, mend).await.context("the limits' Redis failed")
+    /// Those of which Redis has a count; a mend needs no period, it is the subscription's.
+    async fn ask(&mut self, asks: Vec<(PeriodOf, Mend)>) -> anyhow::Result<Vec<(PeriodOf, Mended)>> {
+        let (mut of, mut calls) = (Vec::with_capacity(asks.len()), Vec::with_capacity(asks.len()));
+        for (one, mend) in asks {
+            if let (Ok(subscription), Ok(period)) = (u64::try_from(one.subscription), u32::try_from(one.period)) {
+                of.push(one);
+                calls.push((subscription, Mend { period, ..mend }));
+            }
+        }
+        let told = self.desk.mend(&calls).await.context("the limits' Redis failed")?;
+        Ok(of.into_iter().zip(told).filter_map(|(one, count)| count.map(|count| (one, count))).collect())
+    }
+
+    fn since_us(&self, one: &PeriodOf) -> u64 {
+        self.sample_of(one).map_or(0, |sample| sample.count.since_us)
     }
 
     /// While usage up to the samples is still to come they are kept, and no other is taken: all are as old as `taken_at`.
     fn keep(&mut self, one: &PeriodOf, count: Mended, is_right: bool) {
         let fresh = Sample { period: u32::try_from(one.period).unwrap_or(0), count, is_right };
-        let kept = if self.may_lower { Some(fresh) } else { self.sample_of(one).copied() };
+        let kept = if self.round.may_lower { Some(fresh) } else { self.sample_of(one).copied() };
         if let Some(sample) = kept {
-            self.next.insert(one.subscription, sample);
+            self.round.samples.insert(one.subscription, sample);
         }
     }
 
     fn sample_of(&self, one: &PeriodOf) -> Option<&Sample> {
-        self.memory.samples.get(&one.subscription).filter(|sample| i64::from(sample.period) == i64::from(one.period))
+        self.past.samples.get(&one.subscription).filter(|sample| i64::from(sample.period) == i64::from(one.period))
     }
 
     /// Nobody has used it since it was right. Now and then it is compared nevertheless: usage of a gateway that was cut off from
     /// Redis may have come.
     fn is_quiet(&self, one: &PeriodOf, count: &Mended) -> bool {
-        let turn = self.memory.round.wrapping_add(one.subscription.unsigned_abs()).is_multiple_of(QUIET_ROUNDS);
+        let turn = self.past.rounds.wrapping_add(one.subscription.unsigned_abs()).is_multiple_of(QUIET_ROUNDS);
         !turn && self.sample_of(one).is_some_and(|sample| sample.is_right && sample.count.after == count.before)
     }
 }

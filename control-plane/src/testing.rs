@@ -8,5 +8,5 @@ mod rows;
 
 pub(crate) use app::{Answer, App, Client, PASSWORD};
 pub(crate) use cluster::{empty_database, migrated_database};
-pub(crate) use locks::{hold_pair, until_waiting};
+pub(crate) use locks::{hold_pair, until_blocked};
 pub(crate) use rows::{calm_zone, run_sql, since_last_month, use_api};

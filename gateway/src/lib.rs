@@ -12,6 +12,7 @@ pub mod live;
 pub mod rejection;
 
 mod header_texts;
+mod held;
 mod id_hash;
 mod lock;
 

@@ -2,6 +2,7 @@
 //! to start half: what the settings name must be there, and every address must be free.
 
 mod background;
+mod door;
 mod edge;
 mod gate;
 mod guard;
@@ -35,11 +36,11 @@ use crate::metrics::Metrics;
 use crate::proxy::{ATTEMPTS_MAX, Book, Gateway};
 use crate::settings::Settings;
 use crate::upstream::{SystemLookup, Upstreams, keep_resolved};
-use crate::usage::{self, UsageSettings};
+use crate::usage::{self, UsageRecorder, UsageSettings};
 use background::Tasks;
+use door::Door;
 use edge::Edge;
 use gate::Gated;
-use guard::ConnectionGuard;
 use stop::{Background, StopSignals, leave_early};
 use tls::Certificate;
 
@@ -107,13 +108,13 @@ impl Parts {
         Ok(Parts { identity, metrics, live, disk, limiter, driver, upstreams, feed, is_leaving: Arc::default() })
     }
 
-    /// Adds all services to the server.
+    /// Adds all services to the server; answers with where they record usage.
     fn start(
         self,
         settings: &Settings,
         certificate: Option<Arc<Certificate>>,
         mut tasks: Tasks<'_>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<UsageRecorder> {
         let Parts { identity, metrics, live, disk, limiter, driver, upstreams, feed, is_leaving } = self;
         let usage_settings = UsageSettings {
             redis_url: settings.usage.redis_url.clone(),
@@ -137,7 +138,7 @@ impl Parts {
         }
 
         let named = upstreams.clone();
-        let book = Book { metrics: metrics.clone(), usage: recorder, access: settings.log.access };
+        let book = Book { metrics: metrics.clone(), usage: recorder.clone(), access: settings.log.access };
         let caps = Caps {
             requests_in_flight_max: settings.limits.requests_per_product_max,
             upstream_connections_max: settings.upstream.connections_per_product_max,
@@ -158,7 +159,7 @@ impl Parts {
         let names = gate::Names { upstreams: named, live: live.clone() };
         let edge = Edge {
             proxy: Arc::new(http_proxy(&server.configuration, gateway)),
-            guard: ConnectionGuard::new(&settings.limits),
+            door: Arc::new(Door::new(settings, metrics.clone())),
             live,
             metrics: metrics.clone(),
             client: settings.client.clone(),
@@ -169,7 +170,7 @@ impl Parts {
         let mut admin = admin::service(&settings.admin.listen.to_string(), metrics, identity);
         admin.threads = Some(1);
         server.add_service(admin);
-        Ok(())
+        Ok(recorder)
     }
 }
 
@@ -178,7 +179,9 @@ fn client_service(
     edge: Edge,
     certificate: Option<Arc<Certificate>>,
 ) -> anyhow::Result<Service<Edge>> {
+    let door = edge.door.clone();
     let mut service = Service::new("clients".to_owned(), edge);
+    service.endpoints().set_pre_tls_callback(door);
     service.add_tcp(&settings.listen.http.to_string());
     if let (Some(https), Some(certificate)) = (&settings.listen.https, certificate) {
         service.add_tls_with_settings(&https.address.to_string(), None, tls::listener(certificate)?);
@@ -211,7 +214,8 @@ fn server_conf(settings: &Settings, data_dir: &Path, upgrade_socket: String) -> 
         threads: settings.threads,
         // One accepting task for each thread, so that a burst of connections does not queue behind one.
         listener_tasks_per_fd: settings.threads.clamp(1, 8),
-        upstream_keepalive_pool_size: settings.upstream.connections_kept,
+        // The framework multiplies it by the threads, though its pool is one for all.
+        upstream_keepalive_pool_size: settings.upstream.connections_kept.div_ceil(settings.threads.max(1)),
         max_retries: ATTEMPTS_MAX,
         ca_file: settings.upstream.ca_file.as_ref().map(|file| file.display().to_string()),
         upgrade_sock: upgrade_socket,

@@ -102,7 +102,7 @@ pub struct Upstream {
 #[derive(Clone, Debug)]
 pub struct Client {
     pub trusted_proxies: Vec<IpNet>,
-    /// For a whole request header, however its bytes are spread.
+    /// For a whole request header, however its bytes are spread, and for the first byte of a TLS handshake.
     pub header_timeout: Duration,
     /// Between two requests of one connection.
     pub keepalive_timeout: Duration,
@@ -114,7 +114,7 @@ pub struct Client {
     pub tunnel_idle_timeout: Duration,
     /// A large piece of an answer gets the time that this rate (per second) needs, where that is more than `write_timeout`.
     pub send_rate_bytes_min: usize,
-    /// Of a request body, per second, judged over 30 seconds.
+    /// Of a request body, per second, judged over 30 seconds or the endpoint's write time-out.
     pub body_rate_bytes_min: u64,
     pub requests_per_connection_max: u32,
     pub http2_idle_timeout: Duration,

@@ -146,6 +146,14 @@ impl Upstreams {
         self.health.succeeded(organization, address);
     }
 
+    /// How long an upstream may let one write wait.
+    pub fn write_timeout(&self, endpoint: &Endpoint) -> Duration {
+        match endpoint.timeouts.write_ms {
+            0 => self.settings.write_timeout,
+            write_ms => Duration::from_millis(u64::from(write_ms)),
+        }
+    }
+
     /// How long the handshake of a tunnel may take.
     pub fn handshake_timeout(&self, endpoint: &Endpoint) -> Duration {
         match endpoint.timeouts.read_ms {

@@ -265,6 +265,30 @@ async fn a_gateway_that_stops_ends_as_soon_as_nothing_is_in_flight() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_a_gateway_at_once_whatever_the_first_was() {
+    for first in [Signal::TERM, Signal::QUIT] {
+        let mut world = World::start().await;
+        let ann = world.publisher("ann").await;
+        let slow = format!("{}/slow?ms=20000", world.upstream.url());
+        let catalog = ann.product("api").endpoint("GET", "/slow", &slow).publish().await;
+        let url = format!("{}{}/slow", world.gateway().url, catalog.path);
+        let request = tokio::spawn(world.client.get(&url).bearer_auth(&catalog.key).send());
+        let gateway = &world.gateways[0];
+        eventually("the request is in flight", || async {
+            (gateway.metric("gateway_http_requests_in_flight").await >= 1.0).then_some(())
+        })
+        .await;
+        gateway.role.signal(first);
+        eventually("it has heard the first", || async { gateway.role.log().contains("stopping").then_some(()) }).await;
+        let second = std::time::Instant::now();
+        let status = world.gateways[0].role.stop().await;
+        assert_eq!(status.code(), Some(1), "after {first:?}");
+        assert!(second.elapsed() < Duration::from_secs(5), "after {first:?} it took {:?}", second.elapsed());
+        assert!(request.await.unwrap().is_err(), "what was in flight is cut");
+    }
+}
+
+#[tokio::test]
 async fn a_binary_upgrade_under_traffic_fails_no_request() {
     let (mut world, _, traffic) = world_with_traffic().await;
     let successor = world.gateways[0].role.successor();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::testing::{App, Client};
-pub(crate) use crate::testing::{calm_zone, hold_pair, run_sql, since_last_month, until_waiting, use_api};
+pub(crate) use crate::testing::{calm_zone, hold_pair, run_sql, since_last_month, until_blocked, use_api};
 
 pub(crate) struct Shop {
     pub(crate) publisher: Client,

@@ -12,7 +12,6 @@ use crate::api::auth::Caller;
 use crate::api::etag::IfMatch;
 use crate::api::extract::Json;
 use crate::api::headers::{IfMatchHeader, PreferHeader};
-use crate::api::nodes::require_operator;
 use crate::api::problem::{ApiError, Code};
 use crate::api::products::with_etag;
 use crate::api::state::AppState;
@@ -60,7 +59,7 @@ impl FleetForm {
 
 #[utoipa::path(get, path = "/v1/fleet", tag = "nodes", responses((status = 200, body = Fleet)))]
 async fn show_fleet(State(state): State<AppState>, caller: Caller) -> Result<Response, ApiError> {
-    require_operator(&caller)?;
+    caller.require_admin()?;
     let row = state.store.read("show_fleet", |tx| Box::pin(fleet::get(tx))).await?;
     Ok((with_etag(i64::from(row.fleet_max)), axum::Json(Fleet::from(row))).into_response())
 }
@@ -75,7 +74,7 @@ async fn set_fleet(
     prefer: Prefer,
     Json(form): Json<FleetForm>,
 ) -> Result<Response, ApiError> {
-    require_operator(&caller)?;
+    caller.require_admin()?;
     let wanted = form.parse().map_err(|flaw| ApiError::field("/fleet_max", flaw))?;
     let (caller, if_match) = (&caller, &if_match);
     let written = state.store.run_tx("set_fleet", |tx| Box::pin(set(tx, caller, if_match, wanted))).await?;

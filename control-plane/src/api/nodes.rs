@@ -106,7 +106,7 @@ async fn list(
     caller: Caller,
     Query(page): Query<PageQuery>,
 ) -> Result<axum::Json<Page<NodeView>>, ApiError> {
-    require_operator(&caller)?;
+    caller.require_admin()?;
     let (after, rows) = (page.after(), page.rows());
     let rows =
         state.store.read("list_nodes", |tx| Box::pin(async move { nodes::list_nodes(tx, after, rows).await })).await?;
@@ -144,17 +144,11 @@ async fn delete(State(state): State<AppState>, caller: Caller, Path(id): Path<Uu
     carry_out(&state, &caller, id, Order::Remove).await
 }
 
-pub(super) fn require_operator(caller: &Caller) -> Result<(), ApiError> {
-    caller.require_unbound()?;
-    caller.require_admin()
-}
-
 async fn carry_out(state: &AppState, caller: &Caller, id: Uuid, order: Order) -> Result<Response, ApiError> {
-    require_operator(caller)?;
+    caller.require_admin()?;
     let written = state.store.run_tx(order.action(), |tx| {
         Box::pin(async move {
-            let find = || async { nodes::find_node(tx, id).await?.ok_or_else(|| ApiError::not_found("node")) };
-            let before = find().await?;
+            let before = nodes::lock_node(tx, id).await?.ok_or_else(|| ApiError::not_found("node"))?;
             if order == Order::Remove && before.is_connected {
                 let detail = "The node is connected. Stop it first, or drain it.";
                 return Err(ApiError::new(Code::InvalidState, detail));
@@ -165,7 +159,8 @@ async fn carry_out(state: &AppState, caller: &Caller, id: Uuid, order: Order) ->
             let (after, written) = match order {
                 Order::Remove => (None, Written::no_content()),
                 Order::Activate | Order::Drain => {
-                    let view = NodeView::of(find().await?);
+                    let after = nodes::find_node(tx, id).await?.ok_or_else(|| ApiError::not_found("node"))?;
+                    let view = NodeView::of(after);
                     let written = match fleet::make_room_in(tx, &caller.actor()).await? {
                         Some(change) => Written::ok(&view)?.change(change),
                         None => Written::ok(&view)?,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::api::access::{self, Granted, Side, seen};
 use crate::api::auth::Caller;
+use crate::api::etag::IfMatch;
 use crate::api::extract::{DigestedJson, Path, Query};
 use crate::api::headers::{IdempotencyHeader, PreferHeader};
 use crate::api::idempotency::{IdempotencyKey, Once};
@@ -26,6 +27,7 @@ use crate::domain::plan::PlanStatus;
 use crate::domain::product::{Approval, ProductStatus};
 use crate::domain::subscription::SubscriptionStatus;
 use crate::domain::text::{NOTE_CHARS_MAX, Prose};
+use crate::housekeeping;
 use crate::store::billing_months::{self, MonthFault};
 use crate::store::catalog::Offer;
 use crate::store::subscriptions::{self as rows, SubscriptionFilter, SubscriptionRow};
@@ -151,10 +153,29 @@ fn still_sold(offer: &Offer) -> Result<(), ApiError> {
 
 /// The publisher's month that runs now.
 async fn period_now(tx: &Transaction<'_>, publisher: Uuid) -> Result<BillingPeriod, ApiError> {
-    match billing_months::current(tx, publisher).await {
-        Ok(month) => Ok(month.period()),
-        Err(MonthFault::Store(error)) => Err(error.into()),
-        Err(MonthFault::Period(fault)) => Err(ApiError::internal(fault.to_string())),
+    Ok(billing_months::current(tx, publisher).await.map_err(no_month)?.period())
+}
+
+/// The subscription, locked, as it is in the period that runs: where the month has just ended, nobody may have moved it yet.
+async fn lock_in_period(
+    tx: &Transaction<'_>,
+    granted: &Granted,
+    id: Uuid,
+    if_match: &IfMatch,
+) -> Result<SubscriptionRow, ApiError> {
+    let find =
+        || async { rows::lock(tx, granted.organization, id).await?.ok_or_else(|| ApiError::not_found("subscription")) };
+    let row = find().await?;
+    if_match.check(row.version)?;
+    let Some(ended) = row.ended_period() else { return Ok(row) };
+    housekeeping::advance(tx, &ended).await.map_err(no_month)?;
+    find().await
+}
+
+fn no_month(fault: MonthFault) -> ApiError {
+    match fault {
+        MonthFault::Store(error) => error.into(),
+        MonthFault::Period(fault) => ApiError::internal(fault.to_string()),
     }
 }
 

@@ -213,7 +213,10 @@ async fn change(
 /// Guessing the current password is throttled like signing in.
 async fn check_and_hash(state: &AppState, caller: &Caller, change: ChangePassword) -> Result<String, ApiError> {
     let id = caller.user_id;
-    let found = state.store.read("find_password", |tx| Box::pin(async move { users::lock_user(tx, id).await })).await?;
+    let found = state
+        .store
+        .read("find_password", |tx| Box::pin(async move { users::find_with_password(tx, id).await }))
+        .await?;
     let SignInRow { user, password_hash } = found.ok_or_else(|| ApiError::not_found("user"))?;
     let now = std::time::Instant::now();
     let throttled = state.throttles.attempt_sign_in(&user.email, caller.address, now);

@@ -21,10 +21,10 @@ pub const THRESHOLDS: [i128; 2] = [85, 100];
 const PAGE: i64 = 200;
 const PAGES_MAX: u32 = 10_000;
 
-/// Which thresholds `spent` has reached of `limit`, which is positive.
+/// Which thresholds `spent` has reached of `limit`; none where there was nothing to spend.
 pub fn reached(spent: i128, limit: i128) -> impl Iterator<Item = i128> {
     let share = spent.saturating_mul(100);
-    THRESHOLDS.into_iter().filter(move |threshold| share >= limit.saturating_mul(*threshold))
+    THRESHOLDS.into_iter().filter(move |threshold| limit > 0 && share >= limit.saturating_mul(*threshold))
 }
 
 /// Looks where something has happened lately. Answers how many events are new.

@@ -6,7 +6,6 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::changes::{self, EntityKind};
-use crate::domain::period::BillingPeriod;
 use crate::store::audit::{self, Actor, Target};
 use crate::store::billing_months::{self, MonthFault};
 use crate::store::periods::{self as rows, EndedPeriod};
@@ -32,7 +31,7 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
     }
     let mut after = None;
     for _ in 0..BATCHES_MAX {
-        let batch = store.run_tx("advance_periods", |tx| Box::pin(advance(tx, after))).await?;
+        let batch = store.run_tx("advance_periods", |tx| Box::pin(advance_batch(tx, after))).await?;
         if batch.count == 0 {
             break;
         }
@@ -50,11 +49,11 @@ async fn end_due(tx: &Transaction<'_>) -> Result<usize, StoreError> {
     Ok(ended.len())
 }
 
-async fn advance(tx: &Transaction<'_>, after: Option<(Timestamp, Uuid)>) -> Result<Batch, StoreError> {
+async fn advance_batch(tx: &Transaction<'_>, after: Option<(Timestamp, Uuid)>) -> Result<Batch, StoreError> {
     let ended = rows::lock_ended(tx, after, BATCH_MAX).await?;
     for row in &ended {
-        match billing_months::current(tx, row.publisher).await {
-            Ok(month) => advance_one(tx, row, &month.period()).await?,
+        match advance(tx, row).await {
+            Ok(()) => {}
             Err(MonthFault::Store(error)) => return Err(error),
             // One organization's time zone must not stop everybody else's months.
             Err(error) => tracing::error!(subscription = %row.id, %error, "a subscription's period cannot be moved"),
@@ -63,8 +62,11 @@ async fn advance(tx: &Transaction<'_>, after: Option<(Timestamp, Uuid)>) -> Resu
     Ok(Batch { count: ended.len(), last: ended.last().map(|row| (row.period_end, row.id)) })
 }
 
-async fn advance_one(tx: &Transaction<'_>, row: &EndedPeriod, period: &BillingPeriod) -> Result<(), StoreError> {
-    rows::advance(tx, row.id, period).await?;
+/// Moves a subscription, which the caller has locked, into its publisher's month that runs: the only way into another period. A
+/// plan that waited takes effect.
+pub(crate) async fn advance(tx: &Transaction<'_>, row: &EndedPeriod) -> Result<(), MonthFault> {
+    let period = billing_months::current(tx, row.publisher).await?.period();
+    rows::advance(tx, row.id, &period).await?;
     if let Some(next) = row.next_plan {
         subscriptions::drop_unsuited_override(tx, row.id).await?;
         // A plan that is sold no more is in the snapshot as long as somebody holds it.
@@ -73,7 +75,7 @@ async fn advance_one(tx: &Transaction<'_>, row: &EndedPeriod, period: &BillingPe
     }
     let before = json!({"period_id": row.period_id, "period_end": row.period_end});
     let after = json!({"period_id": period.id, "period_end": period.ends_at});
-    note(tx, "subscription.advance", row.id, row.organization_id, Some(before), Some(after)).await
+    Ok(note(tx, "subscription.advance", row.id, row.organization_id, Some(before), Some(after)).await?)
 }
 
 async fn note(

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::{move_periods, remove_expired};
-use crate::api::fixture::{Shop, ask_database};
+use crate::api::fixture::{Shop, add_plan, ask_database, publish};
 use crate::domain::period::BillingPeriod;
 use crate::testing::App;
 
@@ -71,6 +71,39 @@ async fn a_cancellation_after_the_month_ended_waits_for_the_end_of_this_one() {
         (Some("active"), json!(month.ends_at.to_string()))
     );
     assert_eq!(later["period_id"], json!(month.id));
+}
+
+#[tokio::test]
+async fn whoever_comes_first_after_the_months_end_moves_the_subscription_whole() {
+    for step in ["cancel", "resume", "plan"] {
+        let app = App::start().await;
+        let shop = Shop::open(&app).await;
+        let terms = json!({"price": "5", "policy": {"algorithm": "fixed_window"}});
+        let mini = add_plan(&shop.publisher, shop.product, "mini", terms).await;
+        publish(&shop.publisher, shop.product).await;
+        // It suits the bucket that is held, and not the window that comes.
+        let bursty = json!({"requests_per_minute": 6_000, "burst_limit": 600});
+        shop.publisher.put(&shop.subscription_path("/override"), bursty).await.expect(StatusCode::OK);
+        shop.consumer.post(&shop.subscription_path("/plan"), json!({"plan_id": mini})).await.expect(StatusCode::OK);
+        if step == "resume" {
+            shop.publisher.post(&shop.subscription_path("/suspend"), json!({})).await.expect(StatusCode::OK);
+        }
+        sql(&app, TWO_MONTHS_BACK).await;
+        let plans = "SELECT count(*) FROM config_changes WHERE entity = 'plan'";
+        let before = ask_database(&app, plans).await;
+        let body = if step == "plan" { json!({"plan_id": mini}) } else { json!({}) };
+        let by = if step == "resume" { &shop.publisher } else { &shop.consumer };
+        let got = by.post(&shop.subscription_path(&format!("/{step}")), body).await.expect(StatusCode::OK).json;
+        let month = BillingPeriod::around(Timestamp::now(), "UTC").unwrap();
+        assert_eq!((&got["status"], &got["period_id"]), (&json!("active"), &json!(month.id)), "{step}");
+        let now = (&got["plan_id"], &got["next_plan_id"], &got["override"]);
+        assert_eq!(now, (&json!(mini), &json!(null), &json!(null)), "{step}: the plan that waited is held, and suits");
+        assert!(ask_database(&app, plans).await >= before + 2, "{step}: gateways learn of both plans");
+        let moved = "SELECT count(*) FROM audit_log WHERE action = 'subscription.advance'";
+        assert_eq!(ask_database(&app, moved).await, 1, "{step}");
+        keep_house(&app).await;
+        assert_eq!(ask_database(&app, moved).await, 1, "{step}: the job finds nothing left");
+    }
 }
 
 #[tokio::test]

@@ -307,6 +307,13 @@ fn what_costs_money_is_one_table() {
     assert!(billable(&answered.kind, default) && billable(&answered.kind, all) && !billable(&answered.kind, none));
     let not_found = parsed(|event| kind_of(event).status = 404);
     assert!(!billable(&not_found.kind, default) && billable(&not_found.kind, all));
+    for own in [408, 413, 401] {
+        let ours = parsed(|event| {
+            kind_of(event).status = own;
+            kind_of(event).failed_by = wire::FailedBy::Client.into();
+        });
+        assert!(!billable(&ours.kind, all), "the gateway's own {own}");
+    }
     let tested = parsed(|event| kind_of(event).test_key = true);
     assert!(!billable(&tested.kind, all));
     use wire::Verdict::{Forbidden, QuotaExceeded, RateLimited, Unpaid, UpstreamError};

@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::store::rollups::{
-    MarkRow, Places, delete_marks, list_marks, remake_consumer_rollups, remake_product_rollups, touch_keys,
+    self, MarkRow, Places, delete_marks, list_marks, remake_consumer_rollups, remake_product_rollups, touch_keys,
 };
 use crate::store::{Store, StoreError, Transaction};
+
+#[cfg(test)]
+mod tests;
 
 /// Marks read at once: those of one cell are served together, however often it was marked.
 const MARKS_MAX: i64 = 50_000;
@@ -75,6 +78,7 @@ impl Work {
     }
 
     async fn run(&self, tx: &Transaction<'_>) -> Result<(), StoreError> {
+        rollups::lock(tx).await?;
         delete_marks(tx, &self.marks).await?;
         remake_consumer_rollups(tx, &places(&self.hours), &places(&days(&self.hours))).await?;
         remake_product_rollups(tx, &places(&self.product_hours), &places(&days(&self.product_hours))).await?;

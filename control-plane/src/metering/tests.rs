@@ -43,11 +43,18 @@ async fn roll(world: &World) -> usize {
     roll_up(&world.rows.store, Timestamp::UNIX_EPOCH).await.unwrap()
 }
 
-/// Requests as the hours, the days, the subscriptions' days, the products' hours and days have them.
-async fn rolled(world: &World) -> [i64; 5] {
+/// Requests as the hours, the days, the subscriptions' days and weeks, the products' hours and days have them.
+async fn rolled(world: &World) -> [i64; 6] {
     let sum = |table: &str| format!("SELECT sum(request_count)::bigint FROM {table}");
-    let tables = ["usage_hours", "usage_days", "usage_subscription_days", "usage_product_hours", "usage_product_days"];
-    let mut sums = [0; 5];
+    let tables = [
+        "usage_hours",
+        "usage_days",
+        "usage_subscription_days",
+        "usage_subscription_weeks",
+        "usage_product_hours",
+        "usage_product_days",
+    ];
+    let mut sums = [0; 6];
     for (sum_of, table) in sums.iter_mut().zip(tables) {
         *sum_of = world.number(&sum(table)).await;
     }
@@ -68,13 +75,13 @@ async fn late_usage_makes_its_hour_and_its_day_anew() {
     let world = World::start().await;
     let epoch = Uuid::now_v7();
     count(&world, epoch, 0, &[AT_MS, AT_MS + HOUR_MS, AT_MS + DAY_MS]).await;
-    assert_eq!(rolled(&world).await, [0; 5], "nothing was rolled up yet");
+    assert_eq!(rolled(&world).await, [0; 6], "nothing was rolled up yet");
     roll(&world).await;
-    assert_eq!(rolled(&world).await, [3; 5]);
+    assert_eq!(rolled(&world).await, [3; 6]);
     assert_eq!(roll(&world).await, 0, "nothing is left to do");
     count(&world, epoch, 1, &[AT_MS + 1, AT_MS - 10 * DAY_MS]).await;
     roll(&world).await;
-    assert_eq!(rolled(&world).await, [5; 5]);
+    assert_eq!(rolled(&world).await, [5; 6]);
     let of_the_hour = "SELECT request_count FROM usage_hours WHERE hour = '2026-11-22 06:00Z'";
     assert_eq!(world.number(of_the_hour).await, 2);
     let of_the_day = "SELECT request_count FROM usage_days WHERE day = '2026-11-22'";
@@ -91,7 +98,7 @@ async fn rolling_up_at_once_and_again_changes_nothing() {
     // As when somebody's lease was lost: every mark is served twice, at the same time.
     let (one, other) = tokio::join!(roll(&world), roll(&world));
     assert!(one + other > 0);
-    assert_eq!(rolled(&world).await, [900; 5]);
+    assert_eq!(rolled(&world).await, [900; 6]);
     world
         .rows
         .client
@@ -102,7 +109,7 @@ async fn rolling_up_at_once_and_again_changes_nothing() {
         SELECT DISTINCT subscription_meter_id, product_meter_id, key_meter_id, hour, hour FROM usage_hours";
     world.rows.sql(marks, &[]).await;
     roll(&world).await;
-    assert_eq!(rolled(&world).await, [900; 5], "replaced, not added to");
+    assert_eq!(rolled(&world).await, [900; 6], "replaced, not added to");
 }
 
 #[tokio::test]
@@ -136,7 +143,7 @@ async fn what_is_older_than_the_billing_record_is_not_made_anew_from_a_part_of_i
     count(&world, epoch, 1, &[old_ms, AT_MS]).await;
     let oldest = oldest_hour(&retention(), Timestamp::from_millisecond(AT_MS).unwrap());
     roll_up(&world.rows.store, oldest).await.unwrap();
-    assert_eq!(rolled(&world).await, [4; 5], "two of then stay as they were, and two of now");
+    assert_eq!(rolled(&world).await, [4; 6], "two of then stay as they were, and two of now");
     assert_eq!(world.number("SELECT count(*) FROM usage_dirty").await, 0);
 }
 
@@ -281,5 +288,5 @@ async fn the_billing_record_stays_while_something_is_to_be_rolled_up_from_it() {
     assert_eq!(world.number(kept).await, 1);
     roll(&world).await;
     keep_partitions(&world.rows.store, &short).await.unwrap();
-    assert_eq!((world.number(kept).await, rolled(&world).await), (0, [1; 5]));
+    assert_eq!((world.number(kept).await, rolled(&world).await), (0, [1; 6]));
 }

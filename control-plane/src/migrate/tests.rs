@@ -100,8 +100,14 @@ async fn what_was_counted_before_there_was_a_billing_record_is_in_it_and_rolls_u
     let store = store_of(&database.url).await;
     crate::metering::roll_up(&store, jiff::Timestamp::UNIX_EPOCH).await.unwrap();
     crate::metering::audit(&store).await.unwrap();
-    let tables =
-        ["usage_quarter_hours", "usage_days", "usage_product_minutes", "usage_product_days", "usage_subscription_days"];
+    let tables = [
+        "usage_quarter_hours",
+        "usage_days",
+        "usage_product_minutes",
+        "usage_product_days",
+        "usage_subscription_days",
+        "usage_subscription_weeks",
+    ];
     for table in tables {
         let sum = format!("SELECT sum(request_count)::bigint FROM {table}");
         assert_eq!(client.query_one(&sum, &[]).await.unwrap().get::<_, i64>(0), 6_000, "{table}");

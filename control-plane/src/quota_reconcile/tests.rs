@@ -8,6 +8,7 @@ use prometheus::Registry;
 
 use super::*;
 use crate::quota_seed::tests::World;
+use crate::testing::until_blocked;
 
 /// Beyond it a test has hung.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -148,6 +149,55 @@ async fn a_wiped_count_comes_back_by_the_seeder_and_is_not_made_by_the_reconcile
     assert_eq!(gateway.wait_until_seeded().await, QuotaLeft::Left(80));
     reconciler.run(&world.rows.store).await.unwrap();
     assert_eq!(gateway.take(0).await.1, QuotaLeft::Left(80));
+}
+
+/// FCALLs, and reads from sockets, that Redis has seen.
+async fn seen_by_redis(world: &World) -> (i64, i64) {
+    let info: String = world.command(&["INFO", "everything"]).await;
+    let number = |before: &str| {
+        let rest = info.split(before).nth(1).unwrap_or_default();
+        rest.split(|after: char| !after.is_ascii_digit()).next().unwrap().parse().unwrap_or(0)
+    };
+    (number("cmdstat_fcall:calls="), number("total_reads_processed:"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_is_cut_off_goes_on_where_it_was_and_asks_for_a_batch_in_one_go() {
+    const MORE: i64 = 250;
+    let world = limited().await;
+    let others = format!(
+        "INSERT INTO organizations (id, slug, name) SELECT gen_random_uuid(), 'other-' || n, 'Other' FROM generate_series(1, {MORE}) n;
+         INSERT INTO subscriptions (id, product_id, plan_id, user_id, organization_id, status, activated_at, period_start, period_end, period_id)
+         SELECT gen_random_uuid(), s.product_id, s.plan_id, s.user_id, o.id, 'active', s.activated_at, s.period_start, s.period_end, s.period_id
+         FROM subscriptions s, organizations o WHERE o.slug LIKE 'other-%'"
+    );
+    world.rows.client.batch_execute(&others).await.unwrap();
+    let last = world.rows.client.query_one("SELECT max(meter_id) FROM subscriptions", &[]).await.unwrap().get(0);
+    let mut desk = Desk::new(world.limits());
+    desk.connect().await.unwrap();
+    desk.seed(&[crate::store::quota::UsedInPeriod { subscription: last, period: 202_611, used: 40 }]).await.unwrap();
+    let (reconciler, store) = (Arc::new(reconciler(&world)), &world.rows.store);
+    // Only the second batch, with the count, has to look into the billing record; and that is held.
+    let (holding, driver) = store.session().await.unwrap();
+    let driver = tokio::spawn(driver);
+    holding.batch_execute("BEGIN; LOCK TABLE usage_dirty IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let before = seen_by_redis(&world).await;
+    let (running, at) = (Arc::clone(&reconciler), store.clone());
+    let running = tokio::spawn(async move { running.run(&at).await });
+    until_blocked(store, 1).await;
+    running.abort();
+    assert!(running.await.unwrap_err().is_cancelled());
+    holding.batch_execute("COMMIT").await.unwrap();
+    let cut_off = seen_by_redis(&world).await;
+    assert_eq!(cut_off.0 - before.0, MORE + 1);
+    assert!(cut_off.1 - before.1 < MORE / 2, "{} reads: one after the other", cut_off.1 - before.1);
+
+    reconciler.run(store).await.unwrap();
+    let whole = seen_by_redis(&world).await;
+    assert_eq!(whole.0 - cut_off.0, MORE + 1 - i64::try_from(BATCH_MAX).unwrap(), "the second batch alone");
+    assert_eq!((reconciler.metrics.compared.get(), reconciler.metrics.too_low.get()), (1, 0));
+    assert_eq!(reconciler.memory.lock().await.past.rounds, 1);
+    driver.abort();
 }
 
 /// What happens to a key between rounds, in tokens.

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use limits::script::{self, MEND, Mend, Mended, SEED};
 use limits_redis::{Connection, LimitsRedis, OpenFault, Patience};
 use redis::{Cmd, FromRedisValue, RedisError};
@@ -69,12 +70,23 @@ impl Desk {
         Ok(seeded)
     }
 
-    /// Holds the count of a subscription's live requests against another one; `None` where Redis has none of this period.
-    pub(crate) async fn mend(&mut self, subscription: u64, mend: Mend) -> Result<Option<Mended>, RedisError> {
-        let call = script::mend(&self.redis.prefix, subscription * 2, mend);
-        let answer: Vec<u8> = self.line()?.call(MEND, &call).await?;
-        script::read_mended(&answer)
-            .map_err(|error| RedisError::from((redis::ErrorKind::UnexpectedReturnType, "mend", error.to_string())))
+    /// Holds the counts of subscriptions' live requests against others, all in one go; in the same order, `None` where Redis has
+    /// none of this period. The first goes ahead, so that a Redis that has lost the library gets it once.
+    pub(crate) async fn mend(&mut self, asks: &[(u64, Mend)]) -> Result<Vec<Option<Mended>>, RedisError> {
+        let Some((first, rest)) = asks.split_first() else { return Ok(Vec::new()) };
+        let (line, prefix) = (self.line()?.clone(), &self.redis.prefix);
+        let tell = |(subscription, mend): &(u64, Mend)| {
+            let (mut line, call) = (line.clone(), script::mend(prefix, subscription * 2, *mend));
+            async move {
+                let answer: Vec<u8> = line.call(MEND, &call).await?;
+                script::read_mended(&answer).map_err(|error| {
+                    RedisError::from((redis::ErrorKind::UnexpectedReturnType, "mend", error.to_string()))
+                })
+            }
+        };
+        let mut told = vec![tell(first).await?];
+        told.extend(try_join_all(rest.iter().map(tell)).await?);
+        Ok(told)
     }
 
     async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, RedisError> {

@@ -100,10 +100,7 @@ pub async fn write(
         &actor.address,
         &actor.request_id,
     ];
-    match tx.execute_cached(sql, values).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "write_audit", found }),
-    }
+    StoreError::expect_one("write_audit", tx.execute_cached(sql, values).await?)
 }
 
 /// Newest first.

@@ -4,6 +4,7 @@ use rust_decimal::Decimal;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::quota::{LATE, PERIODS, USED};
 use super::ratings::Pair;
 use super::{StoreError, Transaction, Values};
 
@@ -16,14 +17,15 @@ pub struct BudgetRow {
     pub version: i64,
 }
 
-/// A subscription with included requests, in the month that runs.
+/// A subscription with included requests, in its period that runs.
 #[derive(Clone, Debug)]
 pub struct QuotaUse {
     pub subscription: Uuid,
     pub pair: Pair,
     pub month: jiff::civil::Date,
+    /// In this period: a plan held for a part of it includes its part.
     pub included: i64,
-    /// Billable requests.
+    /// What counts against it.
     pub used: i64,
 }
 
@@ -100,25 +102,22 @@ pub async fn remove(tx: &Transaction<'_>, pair: Pair, currency: &str) -> Result<
     Ok(tx.execute_cached(sql, &[&pair.consumer, &pair.publisher, &currency]).await? == 1)
 }
 
-/// Live subscriptions that were used within the last hour, with what they used of the included requests this month; `limit` of them
-/// after `after`.
+/// Live subscriptions that were used within the last hour, with how far each is with the requests of its period, as its gateways
+/// see it; `limit` of them after `after`.
 pub async fn quota_use(tx: &Transaction<'_>, after: Option<Uuid>, limit: i64) -> Result<Vec<QuotaUse>, StoreError> {
-    let sql = "-- budgets.quota_use
-        SELECT s.id, s.organization_id, p.organization_id AS publisher, m.month, l.included_requests, (
-            SELECT coalesce(sum(u.billable_count), 0)::bigint FROM usage_quarter_hours u
-            WHERE u.subscription_meter_id = s.meter_id AND u.quarter_hour >= m.usage_from
-        ) - (
-            SELECT coalesce(sum(k.billable_count), 0)::bigint FROM billing_marks k
-            WHERE k.organization_id = m.organization_id AND k.month = (m.month - interval '1 month')::date
-              AND k.subscription_meter_id = s.meter_id
-        ) AS used
-        FROM subscriptions s JOIN api_products p ON p.id = s.product_id JOIN plans l ON l.id = s.plan_id
-        JOIN billing_months m ON m.organization_id = p.organization_id
-            AND m.starts_at <= billing_now(p.organization_id) AND m.ends_at > billing_now(p.organization_id)
-        WHERE s.status IN ('active', 'past_due') AND l.included_requests > 0 AND ($1::uuid IS NULL OR s.id > $1)
-          AND EXISTS (SELECT FROM usage_quarter_hours r
-              WHERE r.subscription_meter_id = s.meter_id AND r.quarter_hour > now() - interval '1 hour')
-        ORDER BY s.id LIMIT $2";
+    let sql = &format!(
+        "-- budgets.quota_use
+        WITH page AS MATERIALIZED (
+            SELECT s.id, s.meter_id, s.organization_id, s.product_id, s.plan_id, s.period_id, s.period_start, s.period_end
+            FROM subscriptions s JOIN plans l ON l.id = s.plan_id
+            WHERE s.status IN ('active', 'past_due') AND s.period_id > 0 AND l.included_requests > 0
+              AND ($1::uuid IS NULL OR s.id > $1)
+              AND EXISTS (SELECT FROM usage_quarter_hours r
+                  WHERE r.subscription_meter_id = s.meter_id AND r.quarter_hour > now() - interval '1 hour')
+            ORDER BY s.id LIMIT $2),
+        {PERIODS}, {LATE}
+        SELECT b.id, b.organization_id, b.publisher, b.month, b.included, u.live::bigint FROM b {USED} ORDER BY b.id"
+    );
     let read = |row: &Row| -> Result<QuotaUse, StoreError> {
         Ok(QuotaUse {
             subscription: row.try_get(0)?,

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::plans::PlanRow;
+use super::plans::{self, PlanRow};
 use super::row::closed_text;
 use super::{After, StoreError, Transaction};
 use crate::domain::plan::PlanStatus;
@@ -80,7 +80,7 @@ pub async fn list(
          AND ($2::text IS NULL OR strpos(lower(p.name), lower($2)) > 0 OR strpos(lower(p.description), lower($2)) > 0) \
          AND ($3::timestamptz IS NULL OR (p.created_at, p.id) > ($3, $4)) ORDER BY p.created_at, p.id LIMIT $5"
     );
-    let (created_at, id) = (after.map(|after| after.created_at), after.map(|after| after.id));
+    let (created_at, id) = After::split(after);
     let rows = tx.query_cached(sql, &[&filter.category, &filter.search, &created_at, &id, &limit]).await?;
     rows.iter().map(ListedProduct::try_from).collect()
 }
@@ -108,13 +108,12 @@ pub async fn live_routes(tx: &Transaction<'_>, id: Uuid) -> Result<Vec<ListedRou
 }
 
 pub async fn plans(tx: &Transaction<'_>, product: Uuid) -> Result<Vec<PlanRow>, StoreError> {
-    let sql = "-- catalog.plans\n\
-        SELECT s.id, s.meter_id, s.product_id, s.family_id, s.version, s.slug, s.name, s.description, s.status, s.price, \
-            s.currency::text AS currency, s.rate_limit, s.included_requests, s.quota_mode, s.overage_price_per_1000, \
-            s.trial_days, s.billable_statuses, s.row_version, s.created_at, s.updated_at, l.requests_per_minute, \
-            l.burst_limit, l.algorithm, l.on_redis_down, l.strict \
-        FROM plans s JOIN rate_limit_policies l ON l.plan_id = s.id JOIN api_products p ON p.id = s.product_id \
-        WHERE s.product_id = $1 AND s.status = 'active' AND p.visibility = 'public' ORDER BY s.price, s.id";
+    let sql = concat!(
+        "-- catalog.plans\nSELECT ",
+        plans::columns!(),
+        plans::joined!(),
+        "WHERE s.product_id = $1 AND s.status = 'active' AND p.visibility = 'public' ORDER BY s.price, s.id"
+    );
     tx.query_cached(sql, &[&product]).await?.iter().map(PlanRow::try_from).collect()
 }
 

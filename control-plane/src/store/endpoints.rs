@@ -130,7 +130,7 @@ pub async fn list(
           AND ($5::timestamptz IS NULL OR (e.created_at, e.id) > ($5, $6)) \
           ORDER BY e.created_at, e.id LIMIT $7"
     );
-    let (created_at, id) = (after.map(|after| after.created_at), after.map(|after| after.id));
+    let (created_at, id) = After::split(after);
     let values: Values<'_> = &[&product, &organization, &filter.method, &filter.with_retired, &created_at, &id, &limit];
     tx.query_cached(sql, values).await?.iter().map(EndpointRow::try_from).collect()
 }
@@ -197,10 +197,7 @@ pub async fn retire(tx: &Transaction<'_>, id: Uuid) -> Result<EndpointRow, Store
 /// For a product that never was.
 pub async fn delete(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- endpoints.delete\nDELETE FROM endpoints WHERE id = $1";
-    match tx.execute_cached(sql, &[&id]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "endpoints.delete", found }),
-    }
+    StoreError::expect_one("endpoints.delete", tx.execute_cached(sql, &[&id]).await?)
 }
 
 impl TryFrom<&Row> for EndpointRow {

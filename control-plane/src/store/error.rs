@@ -43,6 +43,11 @@ impl StoreError {
         StoreError::Unavailable(reason.into())
     }
 
+    /// For a statement that must touch one row. Errors: `RowCount`.
+    pub(super) fn expect_one(statement: &'static str, found: u64) -> Result<(), StoreError> {
+        if found == 1 { Ok(()) } else { Err(StoreError::RowCount { statement, found }) }
+    }
+
     /// The constraint's name, where one refused.
     pub fn constraint(&self) -> Option<&str> {
         match self {

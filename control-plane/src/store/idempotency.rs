@@ -67,10 +67,10 @@ pub async fn record_response(
 ) -> Result<(), StoreError> {
     let sql = "-- record_idempotent_response
         UPDATE idempotency_keys SET status = $3, response = $4 WHERE user_id = $1 AND idempotency_key = $2";
-    match tx.execute_cached(sql, &[&claim.user_id, &claim.key, &status, response]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "record_idempotent_response", found }),
-    }
+    StoreError::expect_one(
+        "record_idempotent_response",
+        tx.execute_cached(sql, &[&claim.user_id, &claim.key, &status, response]).await?,
+    )
 }
 
 /// Housekeeping.

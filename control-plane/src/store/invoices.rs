@@ -191,7 +191,7 @@ pub async fn add_line(tx: &Transaction<'_>, invoice: Uuid, position: i32, line: 
         &line.from,
         &line.until,
     ];
-    expect_one("invoices.add_line", tx.execute_cached(sql, values).await?)
+    StoreError::expect_one("invoices.add_line", tx.execute_cached(sql, values).await?)
 }
 
 /// Whether a draft says the same reasons already, and was written within the last hour.
@@ -211,7 +211,7 @@ pub async fn has_recent_draft(
 pub async fn hold_back(tx: &Transaction<'_>, id: Uuid, reasons: &[String], total: Decimal) -> Result<(), StoreError> {
     let sql =
         "-- invoices.hold_back\nUPDATE invoices SET held_back = $2, total = $3 WHERE id = $1 AND status = 'draft'";
-    expect_one("invoices.hold_back", tx.execute_cached(sql, &[&id, &reasons, &total]).await?)
+    StoreError::expect_one("invoices.hold_back", tx.execute_cached(sql, &[&id, &reasons, &total]).await?)
 }
 
 /// Gives the publisher's next number and issues. Answers the number.
@@ -226,19 +226,19 @@ pub async fn issue(tx: &Transaction<'_>, id: Uuid, publisher: Uuid, issue: &Issu
             issued_at = $7, due_at = $8 WHERE id = $1 AND status = 'draft'";
     let values: Values<'_> =
         &[&id, &number, &sequence, &issue.total, &issue.fee_percent, &issue.fee, &issue.at, &issue.due_at];
-    expect_one("invoices.issue", tx.execute_cached(sql, values).await?)?;
+    StoreError::expect_one("invoices.issue", tx.execute_cached(sql, values).await?)?;
     Ok(number)
 }
 
 pub async fn pay(tx: &Transaction<'_>, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
     let sql = "-- invoices.pay\nUPDATE invoices SET status = 'paid', paid_at = $2 WHERE id = $1 AND status = 'issued'";
-    expect_one("invoices.pay", tx.execute_cached(sql, &[&id, &at]).await?)
+    StoreError::expect_one("invoices.pay", tx.execute_cached(sql, &[&id, &at]).await?)
 }
 
 pub async fn void(tx: &Transaction<'_>, id: Uuid, at: Timestamp) -> Result<(), StoreError> {
     let sql =
         "-- invoices.void\nUPDATE invoices SET status = 'void', voided_at = $2 WHERE id = $1 AND status = 'issued'";
-    expect_one("invoices.void", tx.execute_cached(sql, &[&id, &at]).await?)
+    StoreError::expect_one("invoices.void", tx.execute_cached(sql, &[&id, &at]).await?)
 }
 
 /// A draft that nothing stands on any more, where the pair owes nothing.
@@ -289,10 +289,6 @@ pub async fn has_later(tx: &Transaction<'_>, pair: Pair, month: Date, currency: 
         SELECT EXISTS (SELECT FROM invoices WHERE consumer_organization_id = $1 AND publisher_organization_id = $2 AND month > $3
             AND currency = $4::text AND status <> 'draft')";
     Ok(tx.query_one_cached(sql, &[&pair.consumer, &pair.publisher, &month, &currency]).await?.try_get(0)?)
-}
-
-fn expect_one(statement: &'static str, found: u64) -> Result<(), StoreError> {
-    if found == 1 { Ok(()) } else { Err(StoreError::RowCount { statement, found }) }
 }
 
 impl InvoiceRow {

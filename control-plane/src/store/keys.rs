@@ -135,7 +135,7 @@ pub async fn list(
          AND ($5::timestamptz IS NULL OR (k.created_at, k.id) > ($5, $6)) ORDER BY k.created_at, k.id LIMIT $7"
     );
     let (status, environment) = (filter.status.map(KeyStatus::as_str), filter.environment.map(Environment::as_str));
-    let (created_at, id) = (after.map(|after| after.created_at), after.map(|after| after.id));
+    let (created_at, id) = After::split(after);
     let values: Values<'_> = &[&subscription, &organization, &status, &environment, &created_at, &id, &limit];
     tx.query_cached(sql, values).await?.iter().map(KeyRow::try_from).collect()
 }

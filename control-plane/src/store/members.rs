@@ -108,18 +108,12 @@ pub async fn update_role(
     role: Role,
 ) -> Result<(), StoreError> {
     let sql = "-- update_role\nUPDATE organization_members SET role = $3 WHERE organization_id = $1 AND user_id = $2";
-    match tx.execute_cached(sql, &[&organization_id, &user_id, &role.as_str()]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "update_role", found }),
-    }
+    StoreError::expect_one("update_role", tx.execute_cached(sql, &[&organization_id, &user_id, &role.as_str()]).await?)
 }
 
 pub async fn delete_member(tx: &Transaction<'_>, organization_id: Uuid, user_id: Uuid) -> Result<(), StoreError> {
     let sql = "-- delete_member\nDELETE FROM organization_members WHERE organization_id = $1 AND user_id = $2";
-    match tx.execute_cached(sql, &[&organization_id, &user_id]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "delete_member", found }),
-    }
+    StoreError::expect_one("delete_member", tx.execute_cached(sql, &[&organization_id, &user_id]).await?)
 }
 
 pub(super) fn read_role(row: &Row) -> Result<Role, StoreError> {

@@ -97,15 +97,16 @@ pub async fn register_node(store: &Store, node: &NewNode) -> Result<(), Register
 }
 
 async fn free_name(tx: &Transaction<'_>, node: &NewNode) -> Result<(), RegisterError> {
-    let sql = "-- find_name_holder
-        SELECT n.id, EXISTS (SELECT FROM node_processes p WHERE p.node_id = n.id AND p.is_connected
-                             AND p.last_seen_at > now() - make_interval(secs => $3))
-        FROM nodes n WHERE n.name = $1 AND n.id <> $2 FOR UPDATE OF n";
-    let within = f64::from(CONNECTED_WITHIN_S);
-    let Some(row) = tx.query_opt_cached(sql, &[&node.name, &node.id, &within]).await? else {
+    let sql = "-- lock_name_holder\nSELECT n.id FROM nodes n WHERE n.name = $1 AND n.id <> $2 FOR UPDATE";
+    let Some(row) = tx.query_opt_cached(sql, &[&node.name, &node.id]).await? else {
         return Ok(());
     };
-    let (holder, is_connected): (Uuid, bool) = (read(&row, 0)?, read(&row, 1)?);
+    let holder: Uuid = read(&row, 0)?;
+    // Asked once the lock is had: the holder itself may have come back while it was waited for.
+    let sql = "-- is_holder_connected
+        SELECT EXISTS (SELECT FROM node_processes p WHERE p.node_id = $1 AND p.is_connected
+                       AND p.last_seen_at > now() - make_interval(secs => $2))";
+    let is_connected: bool = read(&tx.query_one_cached(sql, &[&holder, &f64::from(CONNECTED_WITHIN_S)]).await?, 0)?;
     if is_connected {
         return Err(RegisterError::NameTaken { name: node.name.clone() });
     }
@@ -269,17 +270,24 @@ pub async fn list_nodes(tx: &Transaction<'_>, after: Option<After>, limit: i64) 
 }
 
 pub async fn find_node(tx: &Transaction<'_>, id: Uuid) -> Result<Option<NodeRow>, StoreError> {
-    let sql = format!("-- find_node\n{NODE_COLUMNS} WHERE n.id = $1 AND n.state <> 'removed' FOR UPDATE OF n");
+    let sql = format!("-- find_node\n{NODE_COLUMNS} WHERE n.id = $1 AND n.state <> 'removed'");
     tx.query_opt_cached(&sql, &[&id]).await?.as_ref().map(node).transpose()
+}
+
+/// As `find_node`, and keeps processes that would come in waiting.
+pub async fn lock_node(tx: &Transaction<'_>, id: Uuid) -> Result<Option<NodeRow>, StoreError> {
+    // Read by a statement of its own: one that had to wait for a process that comes in would not see it connected.
+    let sql = "-- lock_node\nSELECT 1 FROM nodes WHERE id = $1 FOR UPDATE";
+    match tx.query_opt_cached(sql, &[&id]).await? {
+        Some(_) => find_node(tx, id).await,
+        None => Ok(None),
+    }
 }
 
 /// An operator's word: `active`, `drained` or `removed`.
 pub async fn set_state(tx: &Transaction<'_>, id: Uuid, state: &str) -> Result<(), StoreError> {
     let sql = "-- set_node_state\nUPDATE nodes SET state = $2 WHERE id = $1";
-    match tx.execute_cached(sql, &[&id, &state]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "set_node_state", found }),
-    }
+    StoreError::expect_one("set_node_state", tx.execute_cached(sql, &[&id, &state]).await?)
 }
 
 fn node(row: &Row) -> Result<NodeRow, StoreError> {

@@ -123,12 +123,12 @@ pub async fn find_organization_of(
     tx.query_opt_cached(sql, &[&user_id, &id]).await?.as_ref().map(OwnOrganization::read).transpose()
 }
 
-/// Locks the row for a change by a member who was checked before.
 pub async fn is_known(tx: &Transaction<'_>, id: Uuid) -> Result<bool, StoreError> {
     let sql = "-- organizations.is_known\nSELECT EXISTS (SELECT FROM organizations WHERE id = $1)";
     Ok(tx.query_one_cached(sql, &[&id]).await?.try_get(0)?)
 }
 
+/// Locks the row for a change by a member who was checked before.
 pub async fn lock_organization(tx: &Transaction<'_>, id: Uuid) -> Result<Option<OrganizationRow>, StoreError> {
     let sql = "-- lock_organization
         SELECT id, slug, name, is_personal, time_zone, currency, status, version, created_at, updated_at

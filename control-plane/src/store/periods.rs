@@ -78,10 +78,7 @@ pub async fn advance(tx: &Transaction<'_>, id: Uuid, period: &BillingPeriod) -> 
             plan_id = coalesce(next_plan_id, plan_id), next_plan_id = NULL
         WHERE id = $1 AND status <> 'cancelled'";
     let values: Values<'_> = &[&id, &period.starts_at, &period.ends_at, &period.id];
-    match tx.execute_cached(sql, values).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "periods.advance", found }),
-    }
+    StoreError::expect_one("periods.advance", tx.execute_cached(sql, values).await?)
 }
 
 impl EndedPeriod {

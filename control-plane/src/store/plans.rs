@@ -67,12 +67,14 @@ macro_rules! columns {
          l.burst_limit, l.algorithm, l.on_redis_down, l.strict"
     };
 }
+pub(super) use columns;
 
 macro_rules! joined {
     () => {
         " FROM plans s JOIN rate_limit_policies l ON l.plan_id = s.id JOIN api_products p ON p.id = s.product_id "
     };
 }
+pub(super) use joined;
 
 pub async fn owner_of(tx: &Transaction<'_>, id: Uuid) -> Result<Option<PlanOwner>, StoreError> {
     let sql = "-- plans.owner_of\n\
@@ -158,7 +160,7 @@ pub async fn list(
         "WHERE s.product_id = $1 AND p.organization_id = $2 AND ($3::text IS NULL OR s.status = $3) \
          AND ($4::timestamptz IS NULL OR (s.created_at, s.id) > ($4, $5)) ORDER BY s.created_at, s.id LIMIT $6"
     );
-    let (created_at, id) = (after.map(|after| after.created_at), after.map(|after| after.id));
+    let (created_at, id) = After::split(after);
     let values: Values<'_> = &[&product, &organization, &status.map(PlanStatus::as_str), &created_at, &id, &limit];
     tx.query_cached(sql, values).await?.iter().map(PlanRow::try_from).collect()
 }
@@ -212,7 +214,7 @@ pub async fn update_draft(tx: &Transaction<'_>, id: Uuid, terms: &PlanTerms) -> 
         &terms.trial_days,
         &terms.billable_statuses,
     ];
-    expect_one("plans.update_draft", tx.execute_cached(sql, values).await?)?;
+    StoreError::expect_one("plans.update_draft", tx.execute_cached(sql, values).await?)?;
     let sql = "-- plans.update_policy\n\
         UPDATE rate_limit_policies SET requests_per_minute = $2, burst_limit = $3, algorithm = $4, on_redis_down = $5, strict = $6 \
         WHERE plan_id = $1";
@@ -225,18 +227,18 @@ pub async fn update_draft(tx: &Transaction<'_>, id: Uuid, terms: &PlanTerms) -> 
         &policy.on_redis_down.as_str(),
         &policy.strict,
     ];
-    expect_one("plans.update_policy", tx.execute_cached(sql, values).await?)
+    StoreError::expect_one("plans.update_policy", tx.execute_cached(sql, values).await?)
 }
 
 /// What stays editable once a version is sold.
 pub async fn update_words(tx: &Transaction<'_>, id: Uuid, name: &str, description: &str) -> Result<(), StoreError> {
     let sql = "-- plans.update_words\nUPDATE plans SET name = $2, description = $3 WHERE id = $1";
-    expect_one("plans.update_words", tx.execute_cached(sql, &[&id, &name, &description]).await?)
+    StoreError::expect_one("plans.update_words", tx.execute_cached(sql, &[&id, &name, &description]).await?)
 }
 
 pub async fn set_status(tx: &Transaction<'_>, id: Uuid, status: PlanStatus) -> Result<(), StoreError> {
     let sql = "-- plans.set_status\nUPDATE plans SET status = $2 WHERE id = $1";
-    expect_one("plans.set_status", tx.execute_cached(sql, &[&id, &status.as_str()]).await?)
+    StoreError::expect_one("plans.set_status", tx.execute_cached(sql, &[&id, &status.as_str()]).await?)
 }
 
 /// The family's active version steps aside for a newer one; its subscribers keep it.
@@ -248,11 +250,7 @@ pub async fn archive_active(tx: &Transaction<'_>, family: Uuid) -> Result<u64, S
 
 pub async fn delete_draft(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- plans.delete_draft\nDELETE FROM plans WHERE id = $1 AND status = 'draft'";
-    expect_one("plans.delete_draft", tx.execute_cached(sql, &[&id]).await?)
-}
-
-fn expect_one(statement: &'static str, found: u64) -> Result<(), StoreError> {
-    if found == 1 { Ok(()) } else { Err(StoreError::RowCount { statement, found }) }
+    StoreError::expect_one("plans.delete_draft", tx.execute_cached(sql, &[&id]).await?)
 }
 
 impl TryFrom<&Row> for PlanRow {

@@ -141,6 +141,7 @@ pub async fn list(
           AND ($5::timestamptz IS NULL OR (p.created_at, p.id) > ($5, $6)) \
           ORDER BY p.created_at, p.id LIMIT $7"
     );
+    let (created_at, after_id) = After::split(after);
     let rows = tx
         .query_cached(
             sql,
@@ -149,8 +150,8 @@ pub async fn list(
                 &filter.status.map(ProductStatus::as_str),
                 &filter.visibility.map(Visibility::as_str),
                 &filter.search,
-                &after.map(|after| after.created_at),
-                &after.map(|after| after.id),
+                &created_at,
+                &after_id,
                 &limit,
             ],
         )
@@ -264,10 +265,7 @@ pub async fn delete(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Resul
         WHERE s.product_id = p.id AND p.id = $1 AND p.organization_id = $2";
     tx.execute_cached(plans, &[&id, &organization]).await?;
     let sql = "-- products.delete\nDELETE FROM api_products WHERE id = $1 AND organization_id = $2";
-    match tx.execute_cached(sql, &[&id, &organization]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "products.delete", found }),
-    }
+    StoreError::expect_one("products.delete", tx.execute_cached(sql, &[&id, &organization]).await?)
 }
 
 impl TryFrom<&Row> for ProductRow {

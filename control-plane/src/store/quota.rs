@@ -46,7 +46,7 @@ pub(super) const USED: &str = "
                   AND m.subscription_meter_id = b.meter_id
                   AND (NOT b.is_limited OR l.id IS NULL OR l.included_requests IS NOT NULL)) AS live,
             coalesce(sum(y.used) FILTER (WHERE y.environment = 'test'), 0) AS test
-        FROM (SELECT x.used, k.environment FROM (
+        FROM (SELECT x.used, (SELECT k.environment FROM api_keys k WHERE k.meter_id = x.key_meter_id) AS environment FROM (
                 SELECT r.key_meter_id, r.plan_meter_id, sum(r.admitted_count - r.failed_count) AS used FROM usage_quarter_hours r
                 WHERE r.subscription_meter_id = b.meter_id AND r.quarter_hour >= b.starts_at
                   AND r.quarter_hour < least(q0.first_hour, b.ends_at) GROUP BY 1, 2
@@ -65,10 +65,25 @@ pub(super) const USED: &str = "
                 SELECT r.key_meter_id, r.plan_meter_id, sum(r.admitted_count - r.failed_count) FROM usage_quarter_hours r
                 WHERE r.subscription_meter_id = b.meter_id AND r.quarter_hour >= q1.last_hour
                   AND r.quarter_hour < b.ends_at GROUP BY 1, 2
-            ) x JOIN api_keys k ON k.meter_id = x.key_meter_id LEFT JOIN plans l ON l.meter_id = x.plan_meter_id
+            ) x LEFT JOIN plans l ON l.meter_id = x.plan_meter_id
             WHERE NOT b.is_limited OR l.id IS NULL OR l.included_requests IS NOT NULL
         ) y
     ) u";
+
+/// `b`, as `USED` wants it, of the periods that run for the subscriptions of `page`: a relation before it with `id`, `meter_id`,
+/// `product_id`, `plan_id`, `period_id`, `period_start`, `period_end`, and what else its reader needs. A month that nobody has made
+/// yet runs from the subscription's own beginning. `included` is what the gateways hold the count against: a plan held for a part of
+/// the period includes its part.
+pub(super) const PERIODS: &str = "b AS MATERIALIZED (SELECT g.*, p.organization_id AS publisher, c.month,
+            n.included_requests IS NOT NULL AS is_limited,
+            CASE WHEN n.included_requests IS NOT NULL
+                THEN coalesce(included_in_period(g.id, g.period_start, g.period_end), n.included_requests) END AS included,
+            coalesce(m.usage_from, g.period_start - k.ahead) AS starts_at, coalesce(m.usage_until, g.period_end - k.ahead) AS ends_at
+        FROM page g JOIN api_products p ON p.id = g.product_id JOIN plans n ON n.id = g.plan_id
+        CROSS JOIN LATERAL (SELECT to_date(nullif(g.period_id, 0)::text, 'YYYYMM') AS month) c
+        CROSS JOIN LATERAL (SELECT make_interval(secs => coalesce((
+            SELECT t.ahead_s FROM billing_clocks t WHERE t.organization_id = p.organization_id), 0)) AS ahead) k
+        LEFT JOIN billing_months m ON m.organization_id = p.organization_id AND m.month = c.month)";
 
 /// In any order; a subscription that there is not is left out. Errors: `Unavailable` also where it took too long.
 pub async fn used_in_periods(store: &Store, wanted: &[PeriodOf]) -> Result<Vec<UsedInPeriod>, StoreError> {

@@ -205,8 +205,3 @@ pub async fn publishers_of(
     let rows = tx.query_cached(sql, &[&consumer, &limit]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
-
-pub async fn is_organization(tx: &Transaction<'_>, id: Uuid) -> Result<bool, StoreError> {
-    let sql = "-- ratings.is_organization\nSELECT EXISTS (SELECT FROM organizations WHERE id = $1)";
-    Ok(tx.query_one_cached(sql, &[&id]).await?.try_get(0)?)
-}

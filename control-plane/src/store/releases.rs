@@ -104,7 +104,7 @@ pub async fn list(
           WHERE r.product_id = $1 AND p.organization_id = $2 \
           AND ($3::timestamptz IS NULL OR (r.created_at, r.id) > ($3, $4)) ORDER BY r.created_at, r.id LIMIT $5"
     );
-    let (created_at, id) = (after.map(|after| after.created_at), after.map(|after| after.id));
+    let (created_at, id) = After::split(after);
     let rows = tx.query_cached(sql, &[&product, &organization, &created_at, &id, &limit]).await?;
     rows.iter().map(ReleaseRow::try_from).collect()
 }

@@ -43,6 +43,15 @@ pub async fn list_marks(store: &Store, limit: i64) -> Result<Vec<MarkRow>, Store
     rows.iter().map(read).collect()
 }
 
+/// Key of the advisory lock of whoever makes cells anew.
+const ROLLUPS_LOCK: i64 = 0x6170_6968_7562_0003;
+
+/// One roll-up at a time, until the transaction ends. Call it first: two at once, as when a lease was lost, would each make a cell
+/// without what the other is about to, and the last word would stand for ever.
+pub async fn lock(tx: &Transaction<'_>) -> Result<(), StoreError> {
+    tx.query_one_cached("-- rollups.lock\nSELECT pg_advisory_xact_lock($1)::text", &[&ROLLUPS_LOCK]).await.map(|_| ())
+}
+
 /// Before the work: what is committed later has marks of its own, which this does not see.
 pub async fn delete_marks(tx: &Transaction<'_>, ids: &[i64]) -> Result<(), StoreError> {
     let sql = "-- delete_marks\nDELETE FROM usage_dirty WHERE id = ANY($1)";

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::periods::EndedPeriod;
 use super::row::closed_text;
 use super::{After, StoreError, Transaction, Values};
 use crate::domain::period::BillingPeriod;
@@ -130,7 +131,7 @@ pub async fn insert(tx: &Transaction<'_>, new: &NewSubscription<'_>) -> Result<(
         &new.period.map_or(0, |period| period.id),
         &new.note,
     ];
-    expect_one("subscriptions.insert", tx.execute_cached(sql, values).await?)
+    StoreError::expect_one("subscriptions.insert", tx.execute_cached(sql, values).await?)
 }
 
 /// `organization` is either party; anybody else finds nothing.
@@ -146,13 +147,14 @@ pub async fn get(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Result<O
 
 /// As `get`, and keeps other writers of the subscription and of its keys waiting.
 pub async fn lock(tx: &Transaction<'_>, organization: Uuid, id: Uuid) -> Result<Option<SubscriptionRow>, StoreError> {
-    let sql = concat!(
-        "-- subscriptions.lock\nSELECT ",
-        columns!(),
-        joined!(),
-        "WHERE s.id = $1 AND $2 IN (s.organization_id, p.organization_id) FOR NO KEY UPDATE OF s"
-    );
-    tx.query_opt_cached(sql, &[&id, &organization]).await?.as_ref().map(SubscriptionRow::try_from).transpose()
+    // Read by a statement of its own: one that had to wait would join the row of now with the plan of when it began, and find none.
+    let sql = "-- subscriptions.lock
+        SELECT 1 FROM subscriptions s WHERE s.id = $1 AND $2 IN (s.organization_id, (
+            SELECT p.organization_id FROM api_products p WHERE p.id = s.product_id)) FOR NO KEY UPDATE";
+    match tx.query_opt_cached(sql, &[&id, &organization]).await? {
+        Some(_) => get(tx, organization, id).await,
+        None => Ok(None),
+    }
 }
 
 pub async fn list(
@@ -163,7 +165,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<SubscriptionRow>, StoreError> {
     let status = filter.status.map(SubscriptionStatus::as_str);
-    let (created_at, after_id) = (after.map(|after| after.created_at), after.map(|after| after.id));
+    let (created_at, after_id) = After::split(after);
     let rows = match side {
         Side::Consumer { organization } => {
             let sql = concat!(
@@ -194,25 +196,32 @@ pub async fn list(
     rows.iter().map(SubscriptionRow::try_from).collect()
 }
 
-/// Begins, or begins again, in `period`.
+/// Begins, in `period`.
 pub async fn activate(tx: &Transaction<'_>, id: Uuid, period: &BillingPeriod) -> Result<(), StoreError> {
     let sql = "-- subscriptions.activate\n\
-        UPDATE subscriptions SET status = CASE WHEN past_due_since IS NULL THEN 'active' ELSE 'past_due' END, \
-            activated_at = coalesce(activated_at, billing_now_of_product(product_id)), period_start = $2, period_end = $3, period_id = $4 WHERE id = $1";
+        UPDATE subscriptions SET status = 'active', activated_at = billing_now_of_product(product_id), \
+            period_start = $2, period_end = $3, period_id = $4 WHERE id = $1";
     let values: Values<'_> = &[&id, &period.starts_at, &period.ends_at, &period.id];
-    expect_one("subscriptions.activate", tx.execute_cached(sql, values).await?)
+    StoreError::expect_one("subscriptions.activate", tx.execute_cached(sql, values).await?)
+}
+
+/// Ends a suspension; what is unpaid stays so. The period went on meanwhile.
+pub async fn resume(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
+    let sql = "-- subscriptions.resume\n\
+        UPDATE subscriptions SET status = CASE WHEN past_due_since IS NULL THEN 'active' ELSE 'past_due' END WHERE id = $1";
+    StoreError::expect_one("subscriptions.resume", tx.execute_cached(sql, &[&id]).await?)
 }
 
 pub async fn suspend(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- subscriptions.suspend\nUPDATE subscriptions SET status = 'suspended' WHERE id = $1";
-    expect_one("subscriptions.suspend", tx.execute_cached(sql, &[&id]).await?)
+    StoreError::expect_one("subscriptions.suspend", tx.execute_cached(sql, &[&id]).await?)
 }
 
 pub async fn cancel_now(tx: &Transaction<'_>, id: Uuid, by: Party) -> Result<(), StoreError> {
     let sql = "-- subscriptions.cancel_now\n\
         UPDATE subscriptions SET status = 'cancelled', cancelled_at = billing_now_of_product(product_id), cancel_at = NULL, cancelled_by = $2, \
             next_plan_id = NULL WHERE id = $1";
-    expect_one("subscriptions.cancel_now", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
+    StoreError::expect_one("subscriptions.cancel_now", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
 }
 
 /// Where both sides cancel it stays the publisher's, so that the consumer cannot take it back.
@@ -221,14 +230,14 @@ pub async fn cancel_at_period_end(tx: &Transaction<'_>, id: Uuid, by: Party) -> 
         UPDATE subscriptions SET cancel_at = period_end, \
             cancelled_by = CASE WHEN cancel_at IS NOT NULL AND cancelled_by = 'publisher' THEN cancelled_by ELSE $2 END \
         WHERE id = $1 AND period_end IS NOT NULL";
-    expect_one("subscriptions.cancel_at_period_end", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
+    StoreError::expect_one("subscriptions.cancel_at_period_end", tx.execute_cached(sql, &[&id, &by.as_str()]).await?)
 }
 
 /// Takes a cancellation back that has not happened yet.
 pub async fn keep(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- subscriptions.keep\nUPDATE subscriptions SET cancel_at = NULL, cancelled_by = NULL \
         WHERE id = $1 AND cancel_at > billing_now_of_product(product_id)";
-    expect_one("subscriptions.keep", tx.execute_cached(sql, &[&id]).await?)
+    StoreError::expect_one("subscriptions.keep", tx.execute_cached(sql, &[&id]).await?)
 }
 
 /// A subscription whose wanted end has passed is over, whether or not a job has said so yet. Returns whose row moved.
@@ -244,7 +253,7 @@ pub async fn end_elapsed(tx: &Transaction<'_>, organization: Uuid, product: Uuid
 /// A dearer plan takes effect at once, and nothing waits any more.
 pub async fn change_plan(tx: &Transaction<'_>, id: Uuid, plan: Uuid) -> Result<(), StoreError> {
     let sql = "-- subscriptions.change_plan\nUPDATE subscriptions SET plan_id = $2, next_plan_id = NULL WHERE id = $1";
-    expect_one("subscriptions.change_plan", tx.execute_cached(sql, &[&id, &plan]).await?)
+    StoreError::expect_one("subscriptions.change_plan", tx.execute_cached(sql, &[&id, &plan]).await?)
 }
 
 /// A window knows no burst of its own: an override that was made for a bucket ends with it.
@@ -259,7 +268,7 @@ pub async fn drop_unsuited_override(tx: &Transaction<'_>, id: Uuid) -> Result<()
 /// A cheaper plan waits for the period's end; `None` takes a waiting one back.
 pub async fn plan_next(tx: &Transaction<'_>, id: Uuid, plan: Option<Uuid>) -> Result<(), StoreError> {
     let sql = "-- subscriptions.plan_next\nUPDATE subscriptions SET next_plan_id = $2 WHERE id = $1";
-    expect_one("subscriptions.plan_next", tx.execute_cached(sql, &[&id, &plan]).await?)
+    StoreError::expect_one("subscriptions.plan_next", tx.execute_cached(sql, &[&id, &plan]).await?)
 }
 
 pub async fn set_override(tx: &Transaction<'_>, id: Uuid, rate: Option<RateAndBurst>) -> Result<(), StoreError> {
@@ -267,7 +276,7 @@ pub async fn set_override(tx: &Transaction<'_>, id: Uuid, rate: Option<RateAndBu
         UPDATE subscriptions SET override_requests_per_minute = $2, override_burst_limit = $3 WHERE id = $1";
     let values: Values<'_> =
         &[&id, &rate.map(|rate| rate.requests_per_minute.get()), &rate.map(|rate| rate.burst_limit.get())];
-    expect_one("subscriptions.set_override", tx.execute_cached(sql, values).await?)
+    StoreError::expect_one("subscriptions.set_override", tx.execute_cached(sql, values).await?)
 }
 
 /// How the subscription's plan counts; an override must suit it.
@@ -277,8 +286,23 @@ pub async fn algorithm(tx: &Transaction<'_>, id: Uuid) -> Result<Algorithm, Stor
     closed_text(&tx.query_one_cached(sql, &[&id]).await?, "algorithm", Algorithm::parse)
 }
 
-fn expect_one(statement: &'static str, found: u64) -> Result<(), StoreError> {
-    if found == 1 { Ok(()) } else { Err(StoreError::RowCount { statement, found }) }
+impl SubscriptionRow {
+    /// What has to move into the month that runs, whether or not a job has come by: as `periods::lock_ended` finds it. `None` also
+    /// for one whose own end has come.
+    pub fn ended_period(&self) -> Option<EndedPeriod> {
+        let period_end = self.period_end.filter(|end| *end <= self.billing_now)?;
+        let is_over =
+            self.status == SubscriptionStatus::Cancelled || self.cancel_at.is_some_and(|at| at <= self.billing_now);
+        (!is_over).then_some(EndedPeriod {
+            id: self.id,
+            organization_id: self.organization_id,
+            period_id: self.period_id,
+            period_end,
+            plan: self.plan_id,
+            next_plan: self.next_plan_id,
+            publisher: self.publisher_organization_id,
+        })
+    }
 }
 
 impl TryFrom<&Row> for SubscriptionRow {

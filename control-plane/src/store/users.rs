@@ -81,6 +81,13 @@ pub async fn find_for_sign_in(tx: &Transaction<'_>, email: &str) -> Result<Optio
     tx.query_opt_cached(sql, &[&email]).await?.as_ref().map(read_sign_in).transpose()
 }
 
+pub async fn find_with_password(tx: &Transaction<'_>, id: Uuid) -> Result<Option<SignInRow>, StoreError> {
+    let sql = "-- find_with_password
+        SELECT id, email, display_name, is_admin, status, version, created_at, updated_at, password_hash
+        FROM users WHERE id = $1";
+    tx.query_opt_cached(sql, &[&id]).await?.as_ref().map(read_sign_in).transpose()
+}
+
 /// Locks the row for a change, but not against rows that refer to it: an idempotency key of the same request does already.
 pub async fn lock_user(tx: &Transaction<'_>, id: Uuid) -> Result<Option<SignInRow>, StoreError> {
     let sql = "-- lock_user
@@ -105,18 +112,12 @@ pub async fn update_user(
 
 pub async fn set_admin(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- set_admin\nUPDATE users SET is_admin = true WHERE id = $1";
-    match tx.execute_cached(sql, &[&id]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "set_admin", found }),
-    }
+    StoreError::expect_one("set_admin", tx.execute_cached(sql, &[&id]).await?)
 }
 
 pub async fn record_sign_in(tx: &Transaction<'_>, id: Uuid) -> Result<(), StoreError> {
     let sql = "-- record_sign_in\nUPDATE users SET last_sign_in_at = now() WHERE id = $1";
-    match tx.execute_cached(sql, &[&id]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "record_sign_in", found }),
-    }
+    StoreError::expect_one("record_sign_in", tx.execute_cached(sql, &[&id]).await?)
 }
 
 fn read_sign_in(row: &Row) -> Result<SignInRow, StoreError> {

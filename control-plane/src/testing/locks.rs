@@ -1,14 +1,14 @@
 //! Transactions that meet: one holds a lock, and others are seen to wait for it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use deadpool_postgres::Object;
 
 use super::App;
-use crate::api::fixture::{Shop, ask_database};
+use crate::api::fixture::Shop;
+use crate::store::Store;
 
-const WAIT_MAX: Duration = Duration::from_secs(10);
-const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A transaction that holds the lock of the shop's consumer and publisher (`ratings::lock_pair`) until its end.
 pub(crate) async fn hold_pair(app: &App, shop: &Shop) -> Object {
@@ -19,13 +19,14 @@ pub(crate) async fn hold_pair(app: &App, shop: &Shop) -> Object {
     client
 }
 
-/// Until so many transactions of this database wait for a lock.
-pub(crate) async fn until_waiting(app: &App, count: i64) {
-    let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
-        WHERE NOT l.granted AND d.datname = current_database()";
-    let deadline = Instant::now() + WAIT_MAX;
-    while ask_database(app, waiting).await < count {
-        assert!(Instant::now() < deadline, "nobody waits for the lock");
-        tokio::time::sleep(LOOK_INTERVAL).await;
-    }
+/// Until so many sessions of the test's database wait for a lock that another one holds.
+pub(crate) async fn until_blocked(store: &Store, sessions: i64) {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let client = store.connection().await.unwrap();
+    let seen = async {
+        while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) < sessions {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("somebody waits for the lock");
 }

@@ -9,10 +9,11 @@ use pingora_core::connectors::l4::Connect;
 use pingora_core::protocols::l4::ext::connect;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::l4::stream::Stream;
-use pingora_core::upstreams::peer::{HttpPeer, Tracer, Tracing};
+use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 
-use super::{Berth, Bulkhead};
+use super::Bulkhead;
+use crate::held::hold;
 
 /// The product has as many connections as it may.
 pub const CONNECTIONS_FULL: ErrorType = ErrorType::new("ProductConnectionsFull");
@@ -40,21 +41,7 @@ impl Connect for Bulkhead {
             return Error::e_explain(ErrorType::InternalError, "an upstream is not a socket file");
         };
         let mut stream = Stream::from(connect(address, None).await?);
-        stream.tracer = Some(Tracer(Box::new(Moored(Arc::new(berth)))));
+        hold(&mut stream, berth);
         Ok(stream)
-    }
-}
-
-/// Goes with the stream, and is dropped with it.
-#[derive(Debug)]
-struct Moored(Arc<Berth>);
-
-impl Tracing for Moored {
-    fn on_connected(&self) {}
-
-    fn on_disconnected(&self) {}
-
-    fn boxed_clone(&self) -> Box<dyn Tracing> {
-        Box::new(Moored(Arc::clone(&self.0)))
     }
 }

@@ -161,12 +161,19 @@ fn outcome(ctx: &Context, ending: Ending) -> Outcome {
         // However a tunnel ends, it was one.
         _ if ctx.status == SWITCHED => answered(Verdict::Proxied, FailedBy::Nobody),
         Ending::ClientGone => gone,
+        // What the client has seen stays the status.
+        Ending::Cut(cut) if ctx.status > 0 => match (&ctx.rejection, cut) {
+            (Some(rejection), _) => own(rejection),
+            (None, Cut::TotalTime) => answered(Verdict::UpstreamError, FailedBy::Upstream),
+            // It could have had the rest: as one that left, or dripping would be a way not to pay.
+            (None, Cut::BodyTooSlow) => answered(Verdict::ClientGone, FailedBy::Client),
+            (None, Cut::HeaderDeadline | Cut::Revoked) => answered(Verdict::Proxied, FailedBy::Nobody),
+        },
         Ending::Cut(Cut::BodyTooSlow) => own(&Rejection::RequestTimeout),
         Ending::Cut(Cut::TotalTime) => own(&Rejection::UpstreamTimeout),
-        Ending::Cut(Cut::HeaderDeadline | Cut::Revoked) if ctx.status > 0 => {
-            answered(Verdict::Proxied, FailedBy::Nobody)
-        }
-        Ending::Cut(Cut::HeaderDeadline | Cut::Revoked) => gone,
+        // Nobody was answered, and it was not the client who ended it: as its next request will be told.
+        Ending::Cut(Cut::Revoked) => own(&Rejection::InvalidKey),
+        Ending::Cut(Cut::HeaderDeadline) => gone,
         Ending::Broken => answered(Verdict::UpstreamError, FailedBy::Upstream),
         Ending::Complete => match &ctx.rejection {
             Some(rejection) => own(rejection),
@@ -187,7 +194,7 @@ fn verdict(rejection: &Rejection) -> (Verdict, FailedBy) {
         | Rejection::UpstreamTimeout => (Verdict::UpstreamError, FailedBy::Upstream),
         _ if rejection.is_server_fault() => (Verdict::UpstreamError, FailedBy::Gateway),
         _ if rejection.status() == 403 => (Verdict::Forbidden, FailedBy::Nobody),
-        // Admitted, and then at fault itself: a body beyond its limit, or one that never came.
+        // Admitted, and then at fault itself: a body beyond its limit, or one that never came. Never billed.
         _ => (Verdict::Proxied, FailedBy::Client),
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use pingora_core::Error;
@@ -92,6 +93,13 @@ impl Context {
             is_usage_recorded: false,
             is_closed: false,
         }
+    }
+
+    /// Of the endpoint's total time; `None` where there is no such bound. A tunnel's handshake has its own.
+    pub(super) fn time_left(&self, now: Now) -> Option<Duration> {
+        let total_ms = self.admitted.as_ref().map_or(0, |admitted| admitted.known.endpoint.timeouts.total_ms);
+        let spent = Duration::from_micros(now.mono_us.saturating_sub(self.began.mono_us));
+        (total_ms > 0 && !self.is_upgrade).then(|| Duration::from_millis(u64::from(total_ms)).saturating_sub(spent))
     }
 
     pub(super) fn response_came(&mut self, bytes: usize, is_end: bool) {

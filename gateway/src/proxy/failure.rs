@@ -1,5 +1,7 @@
 //! When the exchange with the upstream fails: whether it may be tried again, and what the client is told otherwise. Nothing is
-//! sent twice that could be done twice.
+//! sent twice that could be done twice, and nothing is tried again when its time is over.
+
+use std::time::Duration;
 
 use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
@@ -13,6 +15,8 @@ use crate::rejection::Rejection;
 
 /// Addresses that one request may try to connect to.
 const CONNECTS_MAX: usize = 3;
+/// With less of the total time left another attempt could only fail, and an innocent address would be blamed for it.
+const RETRY_TIME_MIN: Duration = Duration::from_millis(10);
 /// Attempts in all, whatever the reasons; the framework's own bound is set to the same.
 pub(crate) const ATTEMPTS_MAX: usize = 8;
 
@@ -29,9 +33,10 @@ impl Gateway {
         ctx.upstream.tried.push(address);
         let Some(admitted) = &ctx.admitted else { return error };
         let (organization, target) = (admitted.known.product.organization_id, &admitted.known.endpoint.target);
-        let tried = &ctx.upstream.tried;
-        let may_retry =
-            tried.len() < CONNECTS_MAX && self.upstreams.has_another(organization, target, tried, Now::read());
+        let (tried, now) = (&ctx.upstream.tried, Now::read());
+        let may_retry = tried.len() < CONNECTS_MAX
+            && has_time_left(ctx, now)
+            && self.upstreams.has_another(organization, target, tried, now);
         if may_retry {
             self.metrics.upstream_retries_total.inc();
         }
@@ -67,7 +72,8 @@ impl Gateway {
             && ctx.method.is_idempotent()
             && session.is_body_empty()
             && session.response_written().is_none()
-            && ctx.rejection.is_none();
+            && ctx.rejection.is_none()
+            && has_time_left(ctx, Now::read());
         let allowed = ctx.admitted.as_ref().map_or(0, |admitted| admitted.known.endpoint.retries);
         let may_retry = is_safe && {
             if is_stale && !ctx.upstream.is_reuse_retried {
@@ -126,6 +132,10 @@ impl Gateway {
             self.upstreams.failed(admitted.known.product.organization_id, address, Now::read());
         }
     }
+}
+
+fn has_time_left(ctx: &Context, now: Now) -> bool {
+    ctx.time_left(now).is_none_or(|left| left >= RETRY_TIME_MIN)
 }
 
 /// What the client is told; `None` where it is gone.

@@ -14,6 +14,7 @@ use crate::bulkhead::Bulkhead;
 use crate::decide::{Admitted, Decision, Rejected, RequestHead, Undecided, decide};
 use crate::filters::cors::Preflight;
 use crate::filters::edge::{both_framings, raw_head_has_content_length};
+use crate::filters::entitlement::KnownSubscription;
 use crate::limiter::LimitAnswers;
 use crate::live::ServedProduct;
 use crate::metrics::labels::{AuthResult, ProductCap};
@@ -59,7 +60,11 @@ impl Gateway {
             Err(rejected) => Err(rejected),
         };
         match decided {
-            Ok(_) if self.book.usage.must_refuse() => Verdict::Refuse(Rejection::UsageStorageFull),
+            Ok(admitted) if self.book.usage.must_refuse() => {
+                // Nobody is noted for the usage log: it has no room.
+                self.turn_away(ctx, admitted);
+                Verdict::Refuse(Rejection::UsageStorageFull)
+            }
             Ok(admitted) => self.seat(session, ctx, admitted),
             Err(rejected) => {
                 self.count_refusal(&rejected);
@@ -86,11 +91,17 @@ impl Gateway {
             return Verdict::Proceed;
         }
         self.metrics.product_refused(ProductCap::Requests, bulkhead.class());
+        ctx.refused = Some(self.turn_away(ctx, admitted));
+        Verdict::Refuse(Rejection::ProductBusy)
+    }
+
+    /// Admitted, and refused by us: its limits are taken, and its answer has what every authenticated one has.
+    fn turn_away(&self, ctx: &mut Context, admitted: Box<Admitted>) -> KnownSubscription {
         self.metrics.auth_result(AuthResult::Accepted);
         self.count_limits(&admitted.limits);
         let Admitted { known, limits, cors, .. } = *admitted;
-        (ctx.refused, ctx.limits, ctx.cors) = (Some(known), Some(limits), cors);
-        Verdict::Refuse(Rejection::ProductBusy)
+        (ctx.limits, ctx.cors) = (Some(limits), cors);
+        known
     }
 
     pub(super) fn bulkhead_of<'a>(&self, product: &'a ServedProduct) -> &'a Arc<Bulkhead> {
@@ -109,7 +120,7 @@ impl Gateway {
         let is_announced = session.req_header().headers.contains_key(CONTENT_LENGTH);
         let has_body = !ctx.is_upgrade && !session.is_body_empty();
         if has_body && !may_be_silent(ctx.is_http2, is_announced, total_ms) {
-            ctx.lifeline.body_begins();
+            ctx.lifeline.body_begins(self.upstreams.write_timeout(&admitted.known.endpoint));
         }
         // A client may stream for ever before its upstream says a word.
         if has_body && !is_announced {

@@ -18,8 +18,8 @@ use crate::live::Live;
 const TICK: Duration = Duration::from_secs(1);
 /// How often a connection that waits for a request is looked at: there may be tens of thousands of them.
 const IDLE_TICK: Duration = Duration::from_secs(2);
-/// A body's rate is judged over this time, in microseconds.
-const BODY_WINDOW_US: u64 = 30_000_000;
+/// The least of a body is what its rate makes in this time.
+const BODY_WINDOW: Duration = Duration::from_secs(30);
 /// The answer "timed out" goes first; the cut comes only where no answer can be given any more. In microseconds.
 const TOTAL_GRACE_US: u64 = 1_500_000;
 /// A stream reset sooner than this after its request was never meant to be read, in microseconds.
@@ -54,7 +54,8 @@ pub(crate) struct Lifeline {
     pub(crate) connection: Arc<Connection>,
     header_seen: AtomicBool,
     body_bytes: AtomicU64,
-    is_body_judged: AtomicBool,
+    /// In microseconds; 0: the body is not judged.
+    body_window_us: AtomicU64,
     /// In microseconds of the monotonic clock; 0: none.
     total_deadline_us: AtomicU64,
     /// Set where request or answer go on for as long as they like: a tunnel or a stream, whichever way it flows.
@@ -77,7 +78,7 @@ impl Lifeline {
             connection,
             header_seen: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),
-            is_body_judged: AtomicBool::new(false),
+            body_window_us: AtomicU64::new(0),
             total_deadline_us: AtomicU64::new(0),
             stream_of: OnceLock::new(),
             cut: AtomicU8::new(0),
@@ -93,15 +94,16 @@ impl Lifeline {
         self.header_seen.store(true, Ordering::Relaxed);
     }
 
-    /// From now on the body must come at the least rate.
-    pub(crate) fn body_begins(&self) {
-        self.is_body_judged.store(true, Ordering::Relaxed);
+    /// From now on the body must come at the least rate. What its upstream does not take is not read: as long as one write may
+    /// last, the client may not be to blame, and so it has at least that long for the same bytes.
+    pub(crate) fn body_begins(&self, upstream_write: Duration) {
+        self.body_window_us.store(micros(upstream_write.max(BODY_WINDOW)), Ordering::Relaxed);
     }
 
     pub(crate) fn body_came(&self, bytes: usize, is_end: bool) {
         self.body_bytes.fetch_add(u64::try_from(bytes).unwrap_or(0), Ordering::Relaxed);
         if is_end {
-            self.is_body_judged.store(false, Ordering::Relaxed);
+            self.body_window_us.store(0, Ordering::Relaxed);
         }
     }
 
@@ -234,7 +236,8 @@ fn judge(lifeline: &Lifeline, body: &mut BodyWindow, rules: WatchRules, live: &L
     if lifeline.stream_of.get().is_some_and(|known| still_admitted(known, &live.load(), now).is_err()) {
         return Some(Cut::Revoked);
     }
-    if !lifeline.is_body_judged.load(Ordering::Relaxed) {
+    let window_us = lifeline.body_window_us.load(Ordering::Relaxed);
+    if window_us == 0 {
         body.since_us = None;
         return None;
     }
@@ -243,10 +246,10 @@ fn judge(lifeline: &Lifeline, body: &mut BodyWindow, rules: WatchRules, live: &L
         body.bytes = came;
         now.mono_us
     });
-    if now.mono_us.saturating_sub(since) < BODY_WINDOW_US {
+    if now.mono_us.saturating_sub(since) < window_us {
         return None;
     }
-    let least = rules.body_rate_bytes_min.saturating_mul(BODY_WINDOW_US / 1_000_000);
+    let least = rules.body_rate_bytes_min.saturating_mul(BODY_WINDOW.as_secs());
     let is_too_slow = came.saturating_sub(body.bytes) < least;
     (body.since_us, body.bytes) = (Some(now.mono_us), came);
     is_too_slow.then_some(Cut::BodyTooSlow)
@@ -295,7 +298,7 @@ mod tests {
         for (bytes_per_second, expected) in [(499, Some(Cut::BodyTooSlow)), (500, None)] {
             let lifeline = Lifeline::new(Arc::default());
             let mut body = BodyWindow::default();
-            lifeline.body_begins();
+            lifeline.body_begins(Duration::ZERO);
             let mut verdict = None;
             for second in 0..=30 {
                 verdict = judge(&lifeline, &mut body, RULES, &live, now(second));
@@ -306,11 +309,22 @@ mod tests {
     }
 
     #[test]
+    fn a_client_is_not_cut_for_as_long_as_its_upstream_may_let_a_write_wait() {
+        let live = Live::new(Snapshot::empty());
+        let lifeline = Lifeline::new(Arc::default());
+        let mut body = BodyWindow::default();
+        lifeline.body_begins(Duration::from_secs(60));
+        let verdicts: Vec<_> = (0..=60).map(|second| judge(&lifeline, &mut body, RULES, &live, now(second))).collect();
+        assert!(verdicts[..60].iter().all(Option::is_none));
+        assert_eq!(verdicts[60], Some(Cut::BodyTooSlow));
+    }
+
+    #[test]
     fn a_body_that_has_come_is_not_judged_any_more() {
         let live = Live::new(Snapshot::empty());
         let lifeline = Lifeline::new(Arc::default());
         let mut body = BodyWindow::default();
-        lifeline.body_begins();
+        lifeline.body_begins(Duration::ZERO);
         lifeline.body_came(1, true);
         assert!((0..100).all(|second| judge(&lifeline, &mut body, RULES, &live, now(second)).is_none()));
     }

@@ -45,7 +45,6 @@ impl Gateway {
         };
         let known = &admitted.known;
         let now = Now::read();
-        ctx.upstream.began_us.get_or_insert(now.mono_us);
         let organization = known.product.organization_id;
         let address = match self.upstreams.choose(organization, &known.endpoint.target, &ctx.upstream.tried, now) {
             Ok(address) => address,
@@ -57,11 +56,9 @@ impl Gateway {
                 return Err(Error::explain(ErrorType::HTTPStatus(503), reason.to_string()).into_in());
             }
         };
+        ctx.upstream.began_us.get_or_insert(now.mono_us);
         ctx.upstream.address = Some(address);
-        let total_ms = u64::from(known.endpoint.timeouts.total_ms);
-        let spent_us = now.mono_us.saturating_sub(ctx.began.mono_us);
-        let left = Duration::from_micros((total_ms * 1_000).saturating_sub(spent_us)).max(LEFT_MIN);
-        let left = (total_ms > 0 && !ctx.is_upgrade).then_some(left);
+        let left = ctx.time_left(now).map(|left| left.max(LEFT_MIN));
         let mut peer = self.upstreams.plan(known.product.id, &known.endpoint).peer(address, ctx.is_upgrade, left);
         self.bulkhead_of(&known.product).govern(&mut peer);
         if ctx.is_upgrade {

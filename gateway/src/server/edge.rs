@@ -1,7 +1,6 @@
-//! The application between a connection and the proxy: lets it in or closes it, serves its requests one after the other
+//! The application between a connection and the proxy: serves its requests one after the other
 //! (HTTP/1) or side by side (HTTP/2), each under watch. It refuses to look into a request.
 
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,11 +9,11 @@ use async_trait::async_trait;
 use pingora_core::apps::{HttpServerApp as _, ReusedHttpStream, ServerApp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::{H2Accept, HttpSession, default_h2_options, handshake};
-use pingora_core::protocols::{ALPN, Digest, SocketDigest, Stream};
+use pingora_core::protocols::{ALPN, Digest, Stream};
 use pingora_core::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
-use super::guard::ConnectionGuard;
+use super::door::Door;
 use super::stop::QUIET;
 use crate::live::Live;
 use crate::metrics::Metrics;
@@ -25,13 +24,10 @@ use crate::settings::Client;
 
 /// Malformed streams after which an HTTP/2 connection is closed; the framework's own loop has the same bound.
 const MALFORMED_STREAMS_MAX: u32 = 32;
-/// The state of a socket whose other end has sent a reset: `TCP_CLOSE` of the kernel.
-const TCP_CLOSED: u8 = 7;
-
 /// One for all listeners of clients.
 pub(super) struct Edge {
     pub(super) proxy: Arc<HttpProxy<Gateway>>,
-    pub(super) guard: ConnectionGuard,
+    pub(super) door: Arc<Door>,
     pub(super) live: Live,
     pub(super) metrics: Arc<Metrics>,
     pub(super) client: Client,
@@ -41,17 +37,15 @@ pub(super) struct Edge {
 impl ServerApp for Edge {
     /// Serves a connection to its end; none is ever handed back.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        // Its request could still be read, and would cost as much as one that somebody waits for.
-        if stream.get_socket_digest().is_some_and(|socket| was_reset(&socket)) {
-            self.metrics.connection_refused(ConnectionRefusal::Gone);
-            return None;
-        }
-        match self.guard.admit(address(&stream)) {
-            Ok(_permit) if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) => {
-                self.serve_http2(stream, shutdown.clone()).await;
-            }
-            Ok(_permit) => Box::pin(self.serve_http1(stream, shutdown)).await,
-            Err(reason) => self.metrics.connection_refused(reason),
+        // What came through TLS was let in before its handshake, and its permit goes with its socket.
+        let _permit = match stream.get_ssl_digest() {
+            Some(_) => None,
+            None => Some(self.door.enter(stream.get_socket_digest().as_deref())?),
+        };
+        if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            self.serve_http2(stream, shutdown.clone()).await;
+        } else {
+            Box::pin(self.serve_http1(stream, shutdown)).await;
         }
         None
     }
@@ -72,6 +66,8 @@ impl Edge {
         let is_stopping = *shutdown.borrow();
         session.set_keepalive((!is_stopping).then_some(KEPT_ALIVE));
         session.set_keepalive_reuses_remaining(Some(self.client.requests_per_connection_max));
+        // Holds for its successors too, which begin with what was read too much.
+        session.set_pipelining_enabled(true);
         let mut is_first = true;
         let mut ticker = Ticker::new(self.watch_rules());
         while let Some((stream, settings)) =
@@ -175,61 +171,5 @@ struct OpenStream(Arc<Connection>);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.0.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether the client gave its connection up while it waited to be accepted. One that has only finished sending has not.
-fn was_reset(socket: &SocketDigest) -> bool {
-    socket.tcp_info().is_some_and(|info| info.tcpi_state == TCP_CLOSED)
-}
-
-/// Where a connection comes from; `None` for what is no internet address.
-fn address(stream: &Stream) -> Option<IpAddr> {
-    let digest = stream.get_socket_digest()?;
-    digest.peer_addr().and_then(|address| address.as_inet()).map(|address| address.ip())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::{Shutdown, TcpListener, TcpStream};
-    use std::os::fd::AsRawFd as _;
-    use std::time::{Duration, Instant};
-
-    use super::*;
-
-    /// A client, and its connection as the kernel holds it before anybody accepts it.
-    fn pair() -> (TcpStream, TcpStream, SocketDigest) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
-        let (accepted, _) = listener.accept().unwrap();
-        let digest = SocketDigest::from_raw_fd(accepted.as_raw_fd());
-        (client, accepted, digest)
-    }
-
-    #[test]
-    fn a_client_that_reset_its_connection_is_gone_though_its_request_can_be_read() {
-        let (client, mut accepted, digest) = pair();
-        assert!(!was_reset(&digest), "it waits for its answer");
-        // Closing with bytes unread makes the kernel send a reset.
-        accepted.write_all(b"unread").unwrap();
-        assert_eq!(client.peek(&mut [0]).unwrap(), 1);
-        drop(client);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        while !was_reset(&digest) {
-            assert!(Instant::now() < deadline, "the reset never came");
-            std::thread::yield_now();
-        }
-        assert!(accepted.read(&mut [0; 64]).unwrap() > 0, "the request is still there");
-    }
-
-    #[test]
-    fn a_client_that_has_only_finished_sending_is_served() {
-        let (client, mut accepted, digest) = pair();
-        client.shutdown(Shutdown::Write).unwrap();
-        let mut request = String::new();
-        accepted.read_to_string(&mut request).unwrap();
-        assert!(!was_reset(&digest));
     }
 }

@@ -22,7 +22,8 @@ pub(super) const QUIET: Duration = Duration::from_millis(300);
 /// How long usage may take to leave, at most; its own flush is shorter.
 pub(super) const FLUSH_MAX: Duration = Duration::from_secs(6);
 
-/// SIGTERM and SIGINT end the process in order, SIGQUIT hands its listeners over. A second signal ends it at once.
+/// SIGTERM and SIGINT end the process in order, SIGQUIT hands its listeners over. A SIGTERM or SIGINT behind any of
+/// them ends it at once.
 pub(super) struct StopSignals {
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: Stop,
@@ -38,19 +39,19 @@ impl ShutdownSignalWatch for StopSignals {
             tracing::error!("signals cannot be listened to; only SIGKILL ends this process");
             return std::future::pending().await;
         };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = quit.recv() => {
-                tracing::info!("handing the listeners over, then stopping");
-                self.is_leaving.store(true, Ordering::Relaxed);
-                return ShutdownSignal::GracefulUpgrade;
-            }
-        }
+        let hands_over = tokio::select! {
+            _ = terminate.recv() => false,
+            _ = interrupt.recv() => false,
+            _ = quit.recv() => true,
+        };
         self.is_leaving.store(true, Ordering::Relaxed);
+        tokio::spawn(leave_on_second_signal(terminate, interrupt));
+        if hands_over {
+            tracing::info!("handing the listeners over, then stopping");
+            return ShutdownSignal::GracefulUpgrade;
+        }
         tracing::info!("stopping: no new connections, requests in flight are finished");
         self.metrics.status.set_draining();
-        tokio::spawn(leave_on_second_signal(terminate, interrupt));
         tokio::time::sleep(self.stop.lame_duck).await;
         ShutdownSignal::GracefulTerminate
     }

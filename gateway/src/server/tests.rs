@@ -4,8 +4,10 @@
 mod attacks;
 mod caps;
 mod counted;
+mod door;
 mod harness;
 mod hot_pool;
 mod kept;
+mod pipelined;
 mod proxying;
 mod upstreams;

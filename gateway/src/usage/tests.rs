@@ -83,7 +83,7 @@ impl Node {
     }
 }
 
-pub(super) fn record(key: u64, verdict: Verdict) -> Record {
+pub(crate) fn record(key: u64, verdict: Verdict) -> Record {
     Record {
         at_ms: crate::clock::unix_ms(),
         request_id: Uuid::from_u128(u128::from(key)),
@@ -535,7 +535,7 @@ async fn a_full_disk_loses_nothing_until_the_rings_are_full_and_then_counts_or_r
 fn an_unfinished_epoch_that_cannot_be_removed_is_in_the_way_of_no_other() {
     let dir = dir();
     let unfinished = dir.path().join(format!(".new-{}", Uuid::now_v7()));
-    let Some(_disk) = small_disk(&unfinished, 1 << 20) else { return };
+    let Some(_disk) = SmallDisk::mount(&unfinished, 1 << 20).unwrap() else { return };
     std::fs::write(unfinished.join("lock"), "").unwrap();
     drop(epoch::EpochDir::create(dir.path(), Uuid::now_v7()).unwrap());
     assert_eq!(epoch::EpochDir::ended(dir.path()).unwrap().len(), 1);

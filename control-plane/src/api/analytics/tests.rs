@@ -116,7 +116,7 @@ impl World {
             .await;
         }
         self.sql(&format!(
-            "TRUNCATE usage_subscription_days;
+            "TRUNCATE usage_subscription_days, usage_subscription_weeks;
             INSERT INTO usage_subscription_days (day, product_meter_id, subscription_meter_id, {columns}, client_error_count,
                 server_error_count)
             SELECT (occurred_at AT TIME ZONE 'UTC')::date, product_meter_id, subscription_meter_id, {counts},

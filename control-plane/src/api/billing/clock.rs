@@ -19,7 +19,7 @@ use crate::api::state::AppState;
 use crate::api::write::{Prefer, Written, finish};
 use crate::billing::{clock, job};
 use crate::store::billing_months::{self, MonthRow};
-use crate::store::{Transaction, ratings};
+use crate::store::{Transaction, organizations};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(show_billing_clock)).routes(routes!(advance_billing_clock))
@@ -92,7 +92,7 @@ async fn advance_billing_clock(
 }
 
 async fn exists(tx: &Transaction<'_>, organization: Uuid) -> Result<(), ApiError> {
-    match ratings::is_organization(tx, organization).await? {
+    match organizations::is_known(tx, organization).await? {
         true => Ok(()),
         false => Err(ApiError::not_found("organization")),
     }

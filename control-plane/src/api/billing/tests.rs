@@ -5,7 +5,7 @@ use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use crate::api::fixture::{
-    Shop, add_plan, ask_database, hold_pair, publish, run_sql, since_last_month, subscribe, until_waiting, use_api,
+    Shop, add_plan, ask_database, hold_pair, publish, run_sql, since_last_month, subscribe, until_blocked, use_api,
 };
 use crate::billing::{alerts, issue, job};
 use crate::store::quota::{PeriodOf, used_in_periods};
@@ -330,7 +330,7 @@ async fn of_two_who_set_the_same_budget_from_the_same_version_one_is_refused() {
     for (version, amounts) in [("\"0\"", ["30", "40"]), ("\"1\"", ["50", "60"])] {
         let held = hold_pair(&app, &shop).await;
         let meet = async {
-            until_waiting(&app, 2).await;
+            until_blocked(&app.state.store, 2).await;
             held.batch_execute("COMMIT").await.unwrap();
         };
         let (one, other, ()) = tokio::join!(set(version, amounts[0]), set(version, amounts[1]), meet);
@@ -393,6 +393,31 @@ async fn the_clock_of_one_publisher_moves_nothing_of_another() {
     job::run_once(&app.state.store, &app.state.settings.billing).await.unwrap();
     assert_eq!(status(&other).await, json!("past_due"));
     assert_eq!(ask_database(&app, "SELECT count(*) FROM billing_events WHERE kind LIKE 'alert.%'").await, 4);
+}
+
+#[tokio::test]
+async fn a_quota_warns_of_what_gateways_enforce_in_a_part_of_a_period_too() {
+    let app = App::start().await;
+    let shop = Shop::with_plan(&app, json!({"included_requests": 1_000, "quota_mode": "hard"})).await;
+    // Bought when nine tenths of the period were over: a tenth of the requests, a hundred.
+    run_sql(
+        &app,
+        "UPDATE subscriptions SET period_start = now() - interval '9 days', period_end = now() + interval '1 day';
+         UPDATE subscription_terms SET starts_at = now()",
+    )
+    .await;
+    let percents = async || -> Vec<Value> {
+        alerts::run(&app.state.store).await.unwrap();
+        let told = events(&shop.consumer, shop.consumer_organization, "alert.quota").await;
+        told.iter().map(|event| event["details"]["percent"].clone()).collect()
+    };
+    // What failed by our own making is not taken off the quota, however the bill calls it.
+    use_api(&app, shop.subscription, shop.plan, "now()", 100).await;
+    run_sql(&app, "UPDATE usage_quarter_hours SET failed_count = 20").await;
+    assert_eq!(percents().await, Vec::<Value>::new(), "80 of 100");
+    // What was admitted is, also where the bill does not count it.
+    run_sql(&app, "UPDATE usage_quarter_hours SET failed_count = 0, billable_count = 0").await;
+    assert_eq!(percents().await, [json!("85"), json!("100")]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{ApiKey, ApiKeyWithSecret, Rotation, lock, lock_open_subscription, mint_for, shown_once, still_active};
+use super::{ApiKey, ApiKeyWithSecret, Rotation, lock_open_subscription, mint_for, shown_once, still_active};
 use crate::api::access::{self, Granted, seen};
 use crate::api::auth::Caller;
 use crate::api::extract::{OptionalDigestedJson, Path};
@@ -76,7 +76,7 @@ async fn rotate(
         return Ok(replayed);
     }
     lock_open_subscription(tx, granted, subscription).await?;
-    let old = lock(tx, granted, subscription, id).await?;
+    let old = rows::get(tx, granted.organization, id).await?.ok_or_else(|| ApiError::not_found("key"))?;
     let now = Timestamp::now();
     can_be_replaced(&old, now)?;
     end_predecessor(tx, granted, &old).await?;

@@ -4,8 +4,8 @@ use axum::http::StatusCode;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::store::nodes::{NewNode, mark_disconnected, register_node};
-use crate::testing::App;
+use crate::store::nodes::{NewNode, RegisterError, mark_disconnected, register_node};
+use crate::testing::{App, until_blocked};
 
 fn node(name: &str) -> NewNode {
     NewNode {
@@ -48,6 +48,33 @@ async fn an_operator_drains_activates_and_removes_a_node() {
     // It comes back, so it is evidently there.
     register_node(&app.state.store, &gateway).await.unwrap();
     assert_eq!(operator.get("/v1/nodes").await.json["data"][0]["state"], "active");
+}
+
+#[tokio::test]
+async fn a_node_that_is_just_coming_back_is_neither_removed_nor_robbed_of_its_name() {
+    let app = App::start().await;
+    let operator = app.admin("olga").await;
+    let gateway = node("gateway-1");
+    register_node(&app.state.store, &gateway).await.unwrap();
+    mark_disconnected(&app.state.store, gateway.id, gateway.boot_id).await.unwrap();
+    // As `register_node` does, not committed yet.
+    let (coming, driver) = app.state.store.session().await.unwrap();
+    let driver = tokio::spawn(driver);
+    let hello = format!(
+        "BEGIN; UPDATE nodes SET last_seen_at = now() WHERE id = '{0}';
+         UPDATE node_processes SET is_connected = true, last_seen_at = now() WHERE node_id = '{0}'",
+        gateway.id
+    );
+    coming.batch_execute(&hello).await.unwrap();
+    let path = format!("/v1/nodes/{}", gateway.id);
+    let removing = tokio::spawn(async move { operator.delete(&path).await });
+    let store = app.state.store.clone();
+    let robbing = tokio::spawn(async move { register_node(&store, &node("gateway-1")).await });
+    until_blocked(&app.state.store, 2).await;
+    coming.batch_execute("COMMIT").await.unwrap();
+    removing.await.unwrap().expect_problem(409, "invalid_state");
+    assert!(matches!(robbing.await.unwrap(), Err(RegisterError::NameTaken { .. })));
+    driver.abort();
 }
 
 #[tokio::test]

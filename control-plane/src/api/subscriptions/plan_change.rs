@@ -9,7 +9,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::steps::allowed;
-use super::{PlanChange, Subscription, period_now, read};
+use super::{PlanChange, Subscription, lock_in_period, read};
 use crate::api::access::{self, Granted, Side, seen};
 use crate::api::auth::Caller;
 use crate::api::etag::IfMatch;
@@ -28,7 +28,7 @@ use crate::store::billing_events::{self, NewEvent};
 use crate::store::plans::{self, PlanRow};
 use crate::store::ratings::Pair;
 use crate::store::subscriptions::{self as rows, SubscriptionRow};
-use crate::store::{Transaction, catalog, periods};
+use crate::store::{Transaction, catalog};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(change_plan))
@@ -62,6 +62,7 @@ async fn change(
     plan: Uuid,
 ) -> Result<Written, ApiError> {
     let row = lock_in_period(tx, granted, id, if_match).await?;
+    may_change(&row)?;
     let before = Subscription::from(row.clone());
     let (effect, _) = effect_of(tx, granted, &row, plan).await?;
     let action = match effect {
@@ -105,16 +106,8 @@ pub(super) async fn effect_of(
     Ok((effect, next))
 }
 
-/// The subscription as it is in the period that runs, and able to change.
-async fn lock_in_period(
-    tx: &Transaction<'_>,
-    granted: &Granted,
-    id: Uuid,
-    if_match: &IfMatch,
-) -> Result<SubscriptionRow, ApiError> {
-    let row = find(tx, granted, id).await?;
-    if_match.check(row.version)?;
-    allowed(&row, Step::Cancel)?;
+fn may_change(row: &SubscriptionRow) -> Result<(), ApiError> {
+    allowed(row, Step::Cancel)?;
     if row.status != SubscriptionStatus::Active {
         let detail = format!("Only an active subscription changes its plan; this one is {}.", row.status.as_str());
         return Err(ApiError::new(Code::InvalidState, detail));
@@ -123,17 +116,7 @@ async fn lock_in_period(
         let detail = "The subscription ends with its period. Take the cancellation back first.";
         return Err(ApiError::new(Code::InvalidState, detail));
     }
-    if row.period_end.is_some_and(|end| end <= row.billing_now) {
-        // The month has just ended, and nobody has moved the subscription into the new one yet.
-        let period = period_now(tx, row.publisher_organization_id).await?;
-        periods::advance(tx, row.id, &period).await?;
-        return find(tx, granted, id).await;
-    }
-    Ok(row)
-}
-
-async fn find(tx: &Transaction<'_>, granted: &Granted, id: Uuid) -> Result<SubscriptionRow, ApiError> {
-    rows::lock(tx, granted.organization, id).await?.ok_or_else(|| ApiError::not_found("subscription"))
+    Ok(())
 }
 
 async fn held_plan(tx: &Transaction<'_>, row: &SubscriptionRow, plan: Uuid) -> Result<PlanRow, ApiError> {

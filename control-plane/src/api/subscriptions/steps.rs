@@ -7,7 +7,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{Cancellation, OverrideForm, Subscription, period_now, read};
+use super::{Cancellation, OverrideForm, Subscription, lock_in_period, period_now, read};
 use crate::api::access::{self, Granted, Side, seen};
 use crate::api::auth::Caller;
 use crate::api::etag::IfMatch;
@@ -20,8 +20,8 @@ use crate::changes::{self, EntityKind};
 use crate::domain::accounts::Role;
 use crate::domain::plan::RateAndBurst;
 use crate::domain::subscription::{CancelWhen, Party, Step, SubscriptionStatus};
+use crate::store::Transaction;
 use crate::store::subscriptions::{self as rows, SubscriptionRow};
-use crate::store::{Transaction, periods};
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
@@ -198,8 +198,7 @@ async fn apply(
     if_match: &IfMatch,
     deed: Deed,
 ) -> Result<Written, ApiError> {
-    let row = rows::lock(tx, granted.organization, id).await?.ok_or_else(|| ApiError::not_found("subscription"))?;
-    if_match.check(row.version)?;
+    let row = lock_in_period(tx, granted, id, if_match).await?;
     perform(tx, &row, deed).await?;
     let before = Subscription::from(row);
     let after = read(tx, granted, id).await?;
@@ -239,22 +238,20 @@ async fn perform(tx: &Transaction<'_>, row: &SubscriptionRow, deed: Deed) -> Res
 async fn cancel_later(tx: &Transaction<'_>, row: &SubscriptionRow, by: Party) -> Result<(), ApiError> {
     allowed(row, Step::Cancel)?;
     // What never began has no end to wait for.
-    let Some(end) = row.period_end else { return Ok(rows::cancel_now(tx, row.id, by).await?) };
-    if end <= row.billing_now {
-        // The month has just ended, and nobody has moved the subscription into the new one yet.
-        let period = period_now(tx, row.publisher_organization_id).await?;
-        periods::advance(tx, row.id, &period).await?;
+    match row.period_end {
+        Some(_) => Ok(rows::cancel_at_period_end(tx, row.id, by).await?),
+        None => Ok(rows::cancel_now(tx, row.id, by).await?),
     }
-    Ok(rows::cancel_at_period_end(tx, row.id, by).await?)
 }
 
 async fn take(tx: &Transaction<'_>, row: &SubscriptionRow, step: Step) -> Result<(), ApiError> {
     allowed(row, step)?;
     match step {
-        Step::Approve | Step::Resume => {
+        Step::Approve => {
             let period = period_now(tx, row.publisher_organization_id).await?;
             Ok(rows::activate(tx, row.id, &period).await?)
         }
+        Step::Resume => Ok(rows::resume(tx, row.id).await?),
         // A cancellation says whose it is, so it comes as a deed of its own; here it could only be the publisher's.
         Step::Reject | Step::Cancel => Ok(rows::cancel_now(tx, row.id, Party::Publisher).await?),
         Step::Suspend => Ok(rows::suspend(tx, row.id).await?),

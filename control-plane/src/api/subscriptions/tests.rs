@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::api::fixture::{Shop, add_endpoint, add_plan, ask_database, draft_product, publish, subscribe};
-use crate::testing::{Answer, App, Client};
+use crate::testing::{Answer, App, Client, until_blocked};
 
 async fn request(consumer: &Client, plan: uuid::Uuid) -> Answer {
     consumer
@@ -143,4 +143,23 @@ async fn two_requests_at_once_make_one_subscription() {
     let created = answers.iter().filter(|answer| answer.status == StatusCode::CREATED).count();
     assert_eq!(created, 1);
     assert_eq!(ask_database(&app, "SELECT count(*) FROM subscriptions").await, 2);
+}
+
+#[tokio::test]
+async fn a_step_that_waits_for_a_plan_change_finds_the_subscription_with_its_new_plan() {
+    let app = App::start().await;
+    let shop = Shop::open(&app).await;
+    let pro = add_plan(&shop.publisher, shop.product, "pro", json!({"price": "90"})).await;
+    publish(&shop.publisher, shop.product).await;
+    let (changing, driver) = app.state.store.session().await.unwrap();
+    let driver = tokio::spawn(driver);
+    let change = format!("BEGIN; UPDATE subscriptions SET plan_id = '{pro}' WHERE id = '{}'", shop.subscription);
+    changing.batch_execute(&change).await.unwrap();
+    let (consumer, path) = (shop.consumer.clone(), shop.subscription_path("/cancel"));
+    let cancelling = tokio::spawn(async move { consumer.post(&path, json!({})).await });
+    until_blocked(&app.state.store, 1).await;
+    changing.batch_execute("COMMIT").await.unwrap();
+    let cancelled = cancelling.await.unwrap().expect(StatusCode::OK).json;
+    assert_eq!((cancelled["plan_id"].clone(), cancelled["cancel_at"].is_null()), (json!(pro), false));
+    driver.abort();
 }

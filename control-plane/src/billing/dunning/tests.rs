@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::api::fixture::{Shop, ask_database, hold_pair, since_last_month, until_waiting};
+use crate::api::fixture::{Shop, ask_database, hold_pair, since_last_month, until_blocked};
 use crate::billing::issue;
 use crate::testing::App;
 
@@ -22,7 +22,7 @@ async fn who_pays_while_he_is_looked_at_is_not_marked() {
     let payer = hold_pair(&app, &shop).await;
     payer.batch_execute("UPDATE invoices SET status = 'paid', paid_at = now()").await.unwrap();
     let pay = async {
-        until_waiting(&app, 1).await;
+        until_blocked(&app.state.store, 1).await;
         payer.batch_execute("COMMIT").await.unwrap();
     };
     let (marked, ()) = tokio::join!(run(store, billing, None), pay);

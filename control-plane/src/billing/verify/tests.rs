@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::api::fixture::{Shop, ask_database, run_sql, since_last_month, until_waiting, use_api};
+use crate::api::fixture::{Shop, ask_database, run_sql, since_last_month, until_blocked, use_api};
 use crate::billing::issue;
 use crate::testing::App;
 
@@ -69,7 +69,7 @@ async fn usage_that_comes_while_an_invoice_is_verified_is_no_difference() {
     let usage = app.state.store.connection().await.unwrap();
     usage.batch_execute("BEGIN; LOCK TABLE usage_quarter_hours").await.unwrap();
     let arrive = async {
-        until_waiting(&app, 1).await;
+        until_blocked(&app.state.store, 1).await;
         let more = "billable_count = 6000, admitted_count = 6000, request_count = 6000";
         usage.batch_execute(&format!("UPDATE usage_quarter_hours SET {more}; COMMIT")).await.unwrap();
     };

@@ -44,7 +44,8 @@ pub fn billable(kind: &Kind, classes: BillableClasses) -> bool {
         return false;
     }
     match kind.outcome {
-        Outcome::Proxied => classes.contains(kind.status_class()),
+        // Where the client failed after it was admitted, the gateway's own 408 or 413 stands here, not the upstream's.
+        Outcome::Proxied => kind.failed_by != Some("client") && classes.contains(kind.status_class()),
         Outcome::ClientGone => kind.upstream_contacted && !classes.is_empty(),
         Outcome::Failed | Outcome::Refused(_) => false,
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use super::super::quota::{LATE, USED};
+use super::super::quota::{LATE, PERIODS, USED};
 use super::super::row::closed_text;
 use super::super::{After, StoreError, Transaction};
 use super::compose::Composed;
@@ -58,27 +58,15 @@ pub async fn list_quotas(
     }
     let most = q.bind(rows);
     q.push(&format!(
-        " ORDER BY s.created_at, s.id LIMIT {most}){BOUNDS}, {LATE}{COUNTS}{USED} ORDER BY b.created_at, b.id"
+        " ORDER BY s.created_at, s.id LIMIT {most}), {PERIODS}, {LATE}{COUNTS}{USED} ORDER BY b.created_at, b.id"
     ));
     q.rows(tx).await?.iter().map(QuotaRow::read).collect()
 }
 
-/// A month that nobody has made yet runs from the subscription's own beginning.
-const BOUNDS: &str = ",
-    b AS MATERIALIZED (SELECT g.*, p.organization_id AS publisher, c.month, n.included_requests IS NOT NULL AS is_limited,
-            coalesce(m.usage_from, g.period_start - k.ahead) AS starts_at, coalesce(m.usage_until, g.period_end - k.ahead) AS ends_at
-        FROM page g JOIN api_products p ON p.id = g.product_id JOIN plans n ON n.id = g.plan_id
-        CROSS JOIN LATERAL (SELECT to_date(nullif(g.period_id, 0)::text, 'YYYYMM') AS month) c
-        CROSS JOIN LATERAL (SELECT make_interval(secs => coalesce((
-            SELECT t.ahead_s FROM billing_clocks t WHERE t.organization_id = p.organization_id), 0)) AS ahead) k
-        LEFT JOIN billing_months m ON m.organization_id = p.organization_id AND m.month = c.month)";
-
 const COUNTS: &str = "
     SELECT b.id, b.created_at, b.status, b.product_id, p.name AS product_name, b.plan_id, n.name AS plan_name, b.organization_id,
         o.name AS organization_name, n.quota_mode, b.period_start, b.period_end, now() AS now,
-        CASE WHEN b.is_limited
-            THEN coalesce(included_in_period(b.id, b.period_start, b.period_end), n.included_requests) END AS included_requests,
-        u.live::bigint AS used, u.test::bigint AS used_by_test_keys
+        b.included AS included_requests, u.live::bigint AS used, u.test::bigint AS used_by_test_keys
     FROM b JOIN api_products p ON p.id = b.product_id JOIN plans n ON n.id = b.plan_id
     JOIN organizations o ON o.id = b.organization_id";
 

@@ -138,24 +138,26 @@ impl Groups {
 
 impl Cell {
     fn read(row: &Row) -> Result<Cell, StoreError> {
-        Ok(Cell { at: row.try_get("at")?, group: row.try_get("grp")?, sums: read_sums(row)? })
+        Ok(Cell { at: row.try_get(0)?, group: row.try_get(1)?, sums: read_sums(row, 2)? })
     }
 }
 
-pub(super) fn read_sums(row: &Row) -> Result<Sums, StoreError> {
+/// `sums_of_rows`, from the column `first`. By place: thousands of rows would look for their names.
+pub(super) fn read_sums(row: &Row, first: usize) -> Result<Sums, StoreError> {
+    let sum = |place: usize| row.try_get::<_, i64>(first + place);
     Ok(Sums {
-        requests: row.try_get("requests")?,
-        admitted: row.try_get("admitted")?,
-        failed: row.try_get("failed")?,
-        rate_limited: row.try_get("rate_limited")?,
-        payment_required: row.try_get("payment_required")?,
-        billable: row.try_get("billable")?,
-        client_errors: row.try_get("client_errors")?,
-        errors: row.try_get("errors")?,
-        request_bytes: row.try_get("request_bytes")?,
-        response_bytes: row.try_get("response_bytes")?,
-        latency_us: row.try_get("latency_us")?,
-        upstream_latency_us: row.try_get("upstream_latency_us")?,
-        histogram: row.try_get("histogram")?,
+        requests: sum(0)?,
+        admitted: sum(1)?,
+        failed: sum(2)?,
+        rate_limited: sum(3)?,
+        payment_required: sum(4)?,
+        billable: sum(5)?,
+        client_errors: sum(10)?,
+        errors: sum(11)?,
+        request_bytes: sum(6)?,
+        response_bytes: sum(7)?,
+        latency_us: sum(8)?,
+        upstream_latency_us: sum(9)?,
+        histogram: row.try_get(first + 12)?,
     })
 }

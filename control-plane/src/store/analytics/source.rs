@@ -176,24 +176,22 @@ pub(super) fn segments(family: Family, question: &Question<'_>) -> Vec<Segment> 
         }
         Family::Consumers => ("usage_minutes", "usage_quarter_hours", "usage_hours", "usage_days"),
     };
-    let split = |bucket: fn(&Window) -> Bucket| {
+    let day_in_zone = || Bucket::DayIn(window.zone.name.clone());
+    let split = |of_hours: Bucket, of_quarters: Bucket| {
         let cut = fresh_from.clamp(from, to);
-        let old = Segment { table: hours, time: "hour", from, to: cut, bucket: bucket(window) };
-        let new = Segment { table: quarters, time: "quarter_hour", from: cut, to, bucket: bucket(window) };
+        let old = Segment { table: hours, time: "hour", from, to: cut, bucket: of_hours };
+        let new = Segment { table: quarters, time: "quarter_hour", from: cut, to, bucket: of_quarters };
         [old, new].into_iter().filter(|part| part.from < part.to).collect()
     };
     match window.step {
         Step::Minute => vec![Segment { table: minutes, time: "minute", from, to, bucket: Bucket::Same }],
         Step::QuarterHour => vec![Segment { table: quarters, time: "quarter_hour", from, to, bucket: Bucket::Same }],
-        Step::Hour => split(|_| Bucket::Hour),
+        Step::Hour => split(Bucket::Same, Bucket::Hour),
         Step::Day if window.zone.is_utc() => {
             vec![Segment { table: days, time: "day", from, to, bucket: Bucket::UtcDay }]
         }
-        Step::Day if window.zone.has_whole_hours(from, to) => split(|window| Bucket::DayIn(window.zone.name.clone())),
-        Step::Day => {
-            let bucket = Bucket::DayIn(window.zone.name.clone());
-            vec![Segment { table: quarters, time: "quarter_hour", from, to, bucket }]
-        }
+        Step::Day if window.zone.has_whole_hours(from, to) => split(day_in_zone(), day_in_zone()),
+        Step::Day => vec![Segment { table: quarters, time: "quarter_hour", from, to, bucket: day_in_zone() }],
     }
 }
 
@@ -216,7 +214,7 @@ impl Segment {
         let time = self.time;
         let bucket = match &self.bucket {
             Bucket::Same => format!("r.{time}"),
-            Bucket::Hour => format!("date_trunc('hour', r.{time}, 'UTC')"),
+            Bucket::Hour => format!("date_bin('1 hour', r.{time}, timestamptz '2000-01-01 00:00:00+00')"),
             Bucket::UtcDay => "r.day::timestamp AT TIME ZONE 'UTC'".to_owned(),
             Bucket::DayIn(zone) => {
                 let place = q.bind(zone.clone());
@@ -227,8 +225,8 @@ impl Segment {
     }
 }
 
-/// Sums over rows of a rollup, each under its name. Added up as floats, which hold whole numbers exactly up to 2^53 and cost a
-/// fraction of what Postgres needs to add 64-bit integers, above all in memory.
+/// Sums over rows of a rollup, in the order in which `read_sums` reads them. Added up as floats, which hold whole numbers exactly up
+/// to 2^53 and cost a fraction of what Postgres needs to add 64-bit integers, above all in memory.
 pub(super) fn sums_of_rows(family: Family) -> String {
     let plain = [
         ("request_count", "requests"),

@@ -65,7 +65,7 @@ async fn sum_up(
     }
     let mut sums: HashMap<i64, Sums> = HashMap::new();
     for row in q.rows(tx).await? {
-        sums.entry(row.try_get("grp")?).or_default().add(&read_sums(&row)?);
+        sums.entry(row.try_get(0)?).or_default().add(&read_sums(&row, 1)?);
     }
     Ok(sums)
 }

@@ -89,10 +89,7 @@ pub async fn write_off(tx: &Transaction<'_>, producer: Producer, by: Uuid, reaso
     let sql = "-- write_off
         UPDATE ingest_watermarks SET written_off_at = now(), written_off_by = $3, write_off_reason = $4
         WHERE node_id = $1 AND epoch = $2 AND written_off_at IS NULL";
-    match tx.execute_cached(sql, &[&producer.node, &producer.epoch, &by, &reason]).await? {
-        1 => Ok(()),
-        found => Err(StoreError::RowCount { statement: "write_off", found }),
-    }
+    StoreError::expect_one("write_off", tx.execute_cached(sql, &[&producer.node, &producer.epoch, &by, &reason]).await?)
 }
 
 /// Epochs from which something older than `period_end` may still come.

@@ -53,7 +53,17 @@ fn each_ending_has_its_line_in_the_usage_log() {
         (101, true, None, Ending::ClientGone, (101, "proxied", Proxied, Nobody)),
         (101, true, None, Ending::Cut(Cut::Revoked), (101, "proxied", Proxied, Nobody)),
         (200, true, None, Ending::Cut(Cut::Revoked), (200, "proxied", Proxied, Nobody)),
+        (0, false, None, Ending::Cut(Cut::Revoked), (401, "invalid_key", Proxied, Client)),
         (0, false, None, Ending::Cut(Cut::TotalTime), (504, "upstream_timeout", UpstreamError, Upstream)),
+        (200, true, None, Ending::Cut(Cut::TotalTime), (200, "proxied", UpstreamError, Upstream)),
+        (200, true, None, Ending::Cut(Cut::BodyTooSlow), (200, "proxied", ClientGone, Client)),
+        (
+            413,
+            false,
+            Some(Rejection::BodyTooLarge { limit_bytes: 1 }),
+            Ending::Cut(Cut::TotalTime),
+            (413, "body_too_large", Proxied, Client),
+        ),
         (0, false, None, Ending::Cut(Cut::BodyTooSlow), (408, "request_timeout", Proxied, Client)),
     ] {
         let ctx = context(status, answered, rejection.clone());

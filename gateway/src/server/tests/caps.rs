@@ -200,6 +200,18 @@ fn connections_are_refused_beyond_their_cap_and_an_idle_one_is_used_again() {
 }
 
 #[test]
+fn no_more_idle_connections_are_kept_than_the_settings_say_whatever_the_threads() {
+    let (upstream, answers) = silent_upstream();
+    let kept = |settings: &mut Settings| (settings.threads, settings.upstream.connections_kept) = (2, 4);
+    let gateway = TestGateway::with(upstream.address, kept, |_| {});
+    let mut waiting: Vec<_> = (0..8).map(|_| gateway.begin("GET", "")).collect();
+    eventually("all are connected", || upstream.heads.lock().unwrap().len() == 8);
+    answers.store(true, Ordering::Relaxed);
+    assert!(waiting.iter_mut().all(|client| client.answer().status() == 200));
+    eventually("the others are closed", || gateway.connections() <= 4);
+}
+
+#[test]
 fn a_product_near_its_cap_lets_idle_connections_go_soon() {
     let upstream = TestUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
     let cap = |settings: &mut Settings| settings.upstream.connections_per_product_max = NonZeroU32::new(1).unwrap();

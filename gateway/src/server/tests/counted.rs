@@ -6,7 +6,11 @@ use std::os::unix::fs::FileExt as _;
 use ::settings::Secret;
 use bytes::Bytes;
 
+use snapshot::wire::Verdict;
+
 use super::harness::{TestGateway, TestUpstream, eventually};
+use crate::usage::OnFull;
+use crate::usage::tests::record;
 
 /// Rounds of each kind.
 const ROUNDS: usize = 30;
@@ -131,4 +135,26 @@ fn a_client_that_leaves_is_counted_once() {
     eventually("it is counted", || recorded(&gateway) == 1);
     eventually("it is over", || gateway.metrics.http_requests_in_flight.get() == 0);
     assert_eq!(recorded(&gateway), 1);
+}
+
+#[test]
+fn what_is_refused_because_usage_cannot_be_kept_has_what_every_authenticated_answer_has() {
+    /// Of the ring that a thread of ours has.
+    const RING_RECORDS: u64 = 65_536;
+    let upstream = TestUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let full = |settings: &mut crate::settings::Settings| {
+        settings.usage.redis_url = Some(Secret::new("unix:/nonexistent/redis.sock".to_owned()));
+        (settings.usage.spool_bytes_max, settings.usage.on_usage_full) = (10, OnFull::Refuse);
+    };
+    let gateway = TestGateway::with(upstream.address, full, |_| {});
+    assert_eq!(gateway.get("/acme/p1/x").status(), 200);
+    (0..RING_RECORDS).for_each(|key| gateway.usage.record(&record(key, Verdict::Proxied)));
+    eventually("it refuses", || gateway.usage.must_refuse());
+    let refused = gateway.get("/acme/p1/x");
+    assert_eq!((refused.status(), refused.header("x-gateway-error")), (503, Some("usage_storage_full")));
+    for header in ["retry-after", "x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit"] {
+        assert!(refused.header(header).is_some(), "no {header} in {}", refused.head);
+    }
+    let shown = String::from_utf8(gateway.metrics.render().unwrap()).unwrap();
+    assert!(shown.contains("gateway_auth_results_total{result=\"accepted\"} 2"), "{shown}");
 }

@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::server::background::Tasks;
 use crate::server::{Parts, place, read_certificate, server_conf};
 use crate::settings::Settings;
+use crate::usage::UsageRecorder;
 
 /// Nothing in a test takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,6 +28,8 @@ pub(super) struct TestGateway {
     pub(super) key: String,
     pub(super) live: Live,
     pub(super) metrics: Arc<Metrics>,
+    /// A second hand on the gateway's own rings.
+    pub(super) usage: UsageRecorder,
     records: Vec<wire::Record>,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     pub(super) data_dir: tempfile::TempDir,
@@ -87,12 +90,13 @@ impl TestGateway {
         let (snapshot, refusals) = Snapshot::build(token(1), records.clone());
         assert_eq!(refusals, []);
         live.store(snapshot);
-        let stop = start(&settings, parts, data_dir.path());
+        let (stop, usage) = start(&settings, parts, data_dir.path());
         let gateway = TestGateway {
             address: settings.listen.http,
             key: key_of_test.reveal().to_owned(),
             live,
             metrics,
+            usage,
             records,
             stop: Some(stop),
             data_dir,
@@ -131,7 +135,11 @@ impl TestGateway {
     }
 }
 
-fn start(settings: &Settings, parts: Parts, data_dir: &std::path::Path) -> tokio::sync::oneshot::Sender<()> {
+fn start(
+    settings: &Settings,
+    parts: Parts,
+    data_dir: &std::path::Path,
+) -> (tokio::sync::oneshot::Sender<()>, UsageRecorder) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let conf = server_conf(settings, data_dir, place::upgrade_socket(data_dir).unwrap());
     let mut server = Server::new_with_opt_and_conf(Opt::default(), conf);
@@ -139,14 +147,14 @@ fn start(settings: &Settings, parts: Parts, data_dir: &std::path::Path) -> tokio
     let (stop_tasks, stopped) = watch::channel(false);
     let (done, _all_done) = mpsc::channel();
     let certificate = read_certificate(settings).unwrap();
-    parts.start(settings, certificate, Tasks { server: &mut server, stop: stopped, done }).unwrap();
+    let usage = parts.start(settings, certificate, Tasks { server: &mut server, stop: stopped, done }).unwrap();
     let (stop, told) = tokio::sync::oneshot::channel();
     let signal = StopWhenTold(tokio::sync::Mutex::new(Some(told)));
     std::thread::spawn(move || {
         server.run(RunArgs { shutdown_signal: Box::new(signal) });
         drop(stop_tasks);
     });
-    stop
+    (stop, usage)
 }
 
 impl Drop for TestGateway {
