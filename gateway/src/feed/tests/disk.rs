@@ -420,11 +420,7 @@ fn a_long_log_asks_for_a_new_file() {
 #[test]
 fn a_whole_snapshot_without_room_leaves_the_room_to_the_log() {
     let place = Place::new();
-    let Ok(_small) = SmallDisk::mount(place.directory.path(), 3 << 20)
-        .inspect_err(|reason| eprintln!("not tried, as no small disk can be mounted: {reason}"))
-    else {
-        return;
-    };
+    let Some(_small) = SmallDisk::mount(place.directory.path(), 3 << 20).unwrap() else { return };
     let disk = place.disk();
     save(&disk, 2).unwrap();
     fs::write(place.directory.path().join("of-others"), vec![0; 5 << 19]).unwrap();
