@@ -10,9 +10,11 @@ mod fleet;
 mod scene;
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use catalog::Size;
 use criterion::{Criterion, criterion_group, criterion_main};
+use fleet::Fleet;
 use gateway::clock::Now;
 use scene::{Kind, Scene};
 
@@ -22,7 +24,8 @@ const LARGE: Size = Size { keys: 1_000_000, products: 1_000, endpoints: 100 };
 
 fn decisions(criterion: &mut Criterion) {
     for (name, size) in [("10k keys, 1k endpoints", SMALL), ("1M keys, 100k endpoints", LARGE)] {
-        let scene = Scene::of(size);
+        let fleet = Fleet::start();
+        let scene = Scene::of(size, Arc::clone(&fleet.limiter));
         let mut group = criterion.benchmark_group(name);
         for (answer, kind) in [
             ("200", Kind::Admitted),

@@ -1,5 +1,5 @@
-//! The gateway's own decision on a table: a snapshot, the limiter of a fleet and request heads of each kind of answer. No client's
-//! socket and no proxy.
+//! The gateway's own decision on a table: a snapshot, a limiter and request heads of each kind of answer. No client's socket and
+//! no proxy.
 #![allow(dead_code)] // Each program uses a part of it.
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use gateway::clock::Now;
 use gateway::decide::{Decision, EdgeRules, Rejected, RequestHead, decide};
+use gateway::limiter::Limiter;
 use gateway::live::Snapshot;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use snapshot::token::Token;
 use uuid::Uuid;
 
 use super::catalog::{Opens, PATH, Size, records};
-use super::fleet::Fleet;
 
 /// Keys that requests are sent with, in turn: more than any cache of a processor makes free.
 const KEYS_KEPT: u64 = 10_000;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Scene {
     pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) fleet: Fleet,
+    pub(crate) limiter: Arc<Limiter>,
     rules: EdgeRules,
     /// With a key that is served each, spread over all there are.
     served: Vec<HeaderMap>,
@@ -44,7 +44,7 @@ pub(crate) enum Kind {
 }
 
 impl Scene {
-    pub(crate) fn of(size: Size) -> Scene {
+    pub(crate) fn of(size: Size, limiter: Arc<Limiter>) -> Scene {
         let stride = (size.keys / KEYS_KEPT).max(1);
         let (mut kept, mut last) = (Vec::new(), String::new());
         let token = Token { epoch: Uuid::from_u128(1), revision: 1 };
@@ -58,7 +58,7 @@ impl Scene {
         assert!(refusals.is_empty(), "{refusals:?}");
         let scene = Scene {
             snapshot: Arc::new(snapshot),
-            fleet: Fleet::start(),
+            limiter,
             rules: EdgeRules::default(),
             served: kept,
             spent: headers(Some(&last)),
@@ -97,7 +97,7 @@ impl Scene {
     fn ask(&self, path: &str, headers: &HeaderMap, now: Now) -> Result<Decision, Box<Rejected>> {
         let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let head = RequestHead::read(&Method::GET, Version::HTTP_11, path.as_bytes(), None, headers, peer)?;
-        decide(&head, &self.snapshot, &self.fleet.limiter, now, &self.rules)
+        decide(&head, &self.snapshot, &self.limiter, now, &self.rules)
     }
 }
 
