@@ -10,12 +10,13 @@ mod tests;
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use prometheus::IntGauge;
 use snapshot::record::ProductCaps;
 use uuid::Uuid;
 
+use crate::lock::lock;
 use crate::metrics::labels::CapClass;
 pub use connect::CONNECTIONS_FULL;
 
@@ -88,7 +89,7 @@ impl Bulkheads {
     }
 
     fn held_by(&self, product: Uuid) -> Arc<Held> {
-        let mut registry = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = lock(&self.held);
         if let Some(held) = registry.by_product.get(&product).and_then(Weak::upgrade) {
             return held;
         }

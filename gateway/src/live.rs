@@ -22,7 +22,7 @@ pub(crate) mod fixtures;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use ::snapshot::token::Token;
 use arc_swap::ArcSwap;
@@ -37,6 +37,7 @@ pub use snapshot::{Counts, ProductMatch, Snapshot};
 
 use self::journal::Journal;
 use self::retired::Retired;
+use crate::lock::lock;
 
 /// A shared handle: copies see the same snapshot.
 #[derive(Clone)]
@@ -87,7 +88,7 @@ impl Live {
 
     fn journal(&self) -> MutexGuard<'_, Journal> {
         // Whoever panicked left whole entries behind.
-        self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.journal)
     }
 
     /// Tells of each store, after it.

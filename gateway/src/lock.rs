@@ -1,5 +1,5 @@
-//! How a lock is taken of which a panic cannot leave a half-written value: plain values are put in, or counts that only grow. It
-//! outlives the thread that panicked. Refuses to be the way to any other value.
+//! How a lock is taken that outlives a thread that panicked: whoever holds one leaves a state that is true at every step. Refuses to
+//! be the way to a value of which that is not so.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

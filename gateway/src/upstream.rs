@@ -27,6 +27,7 @@ use crate::metrics::Metrics;
 use crate::settings;
 use health::HealthBook;
 pub use peer::PeerPlan;
+use peer::or_default;
 pub use ready::SWAP_WAIT_MAX;
 pub use resolver::{Lookup, SystemLookup, keep_resolved};
 use table::Table;
@@ -148,18 +149,12 @@ impl Upstreams {
 
     /// How long an upstream may let one write wait.
     pub fn write_timeout(&self, endpoint: &Endpoint) -> Duration {
-        match endpoint.timeouts.write_ms {
-            0 => self.settings.write_timeout,
-            write_ms => Duration::from_millis(u64::from(write_ms)),
-        }
+        or_default(endpoint.timeouts.write_ms, self.settings.write_timeout)
     }
 
     /// How long the handshake of a tunnel may take.
     pub fn handshake_timeout(&self, endpoint: &Endpoint) -> Duration {
-        match endpoint.timeouts.read_ms {
-            0 => self.settings.read_timeout,
-            read_ms => Duration::from_millis(u64::from(read_ms)),
-        }
+        or_default(endpoint.timeouts.read_ms, self.settings.read_timeout)
     }
 
     /// How to connect for one endpoint. Connections are shared within its product alone.

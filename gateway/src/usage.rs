@@ -27,7 +27,7 @@ mod ship;
 pub(crate) mod tests;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ::settings::Secret;
 use uuid::Uuid;
@@ -69,7 +69,3 @@ pub struct UsageSettings {
 /// Between the collector, the disk's thread and the shipper; never held across an await. Held for a copy or a `write`, and for the
 /// fraction of a second that a compaction takes: it reads and syncs files whose batches must not be offered meanwhile.
 type SharedSpool = Arc<Mutex<spool::Spool>>;
-
-fn lock(spool: &SharedSpool) -> MutexGuard<'_, spool::Spool> {
-    spool.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -1,5 +1,5 @@
-//! What recording a request costs: nothing on the heap and, in an optimised build, at most 20 ns: the least of many short rounds,
-//! so that a busy machine does not count. And how long the successor of a killed gateway needs for its rings.
+//! What recording a request costs: nothing on the heap, and a time that is told beside that of one atomic exchange, by which
+//! machines differ. And how long the successor of a killed gateway needs for its rings.
 //! `cargo test --release -p apihub-gateway --test record_cost -- --nocapture`
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)] // A test crate.
 
@@ -11,6 +11,8 @@ mod usage_record;
 use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use gateway::metrics::Metrics;
@@ -25,11 +27,23 @@ const BURST: u64 = 1_000;
 const ROUNDS: u64 = 400;
 /// Less than a ring holds: after so many the collector is waited for.
 const ROUNDS_AHEAD: u64 = 40;
-/// Without optimisation it is only told.
-const NANOSECONDS_MAX: f64 = if cfg!(debug_assertions) { 20_000.0 } else { 20.0 };
 
 fn start(dir: &Path, metrics: &Arc<Metrics>) -> (UsageRecorder, UsageService) {
     open(usage_settings(dir), metrics.clone()).unwrap()
+}
+
+/// The least of as many rounds.
+fn exchange_ns() -> f64 {
+    let word = AtomicU64::new(0);
+    let round = |_| {
+        let began = Instant::now();
+        for number in 0..BURST {
+            let _another_was_faster = black_box(&word).compare_exchange(number, number + 1, AcqRel, Acquire);
+        }
+        word.store(0, Relaxed);
+        began.elapsed().as_nanos() as f64 / BURST as f64
+    };
+    (0..ROUNDS).map(round).fold(f64::INFINITY, f64::min)
 }
 
 #[test]
@@ -63,10 +77,10 @@ fn recording_allocates_nothing_and_its_time_is_told() {
     times.sort_by(f64::total_cmp);
     let (best, median, worst) = (times[0], times[times.len() / 2], times[times.len() - 1]);
     println!(
-        "one record: {best:.1} ns at best, {median:.1} ns median, {worst:.1} ns at worst of {} rounds",
-        times.len()
+        "one record: {best:.1} ns at best, {median:.1} ns median, {worst:.1} ns at worst of {} rounds; an exchange {:.1} ns",
+        times.len(),
+        exchange_ns()
     );
-    assert!(best <= NANOSECONDS_MAX, "{best} ns");
     stop.send_replace(true);
     runtime.block_on(service).unwrap();
 }

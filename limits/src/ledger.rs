@@ -11,7 +11,7 @@ use crate::demand::Demand;
 use crate::policy::{OnRedisDown, Policy};
 use crate::share::Share;
 use crate::slot::lease::Tick;
-use crate::slot::{Cell, Denial, Slot};
+use crate::slot::{CALL_ALWAYS, Cell, Denial, Slot};
 use crate::terms::{FORGET_AFTER_NS, FORGET_ALONE_AFTER_NS, MS_NS, Terms, US_NS};
 use crate::wire::{Receipt, Refund};
 
@@ -134,6 +134,11 @@ impl Ledger {
         self.frozen
     }
 
+    /// A question is under way.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// Redis has admitted the process: a key that it has not asked about may be owed on.
     pub(crate) fn admit(&self, slot: &Slot) {
         if slot.contact().is_none() && self.frozen == 0 {
@@ -168,12 +173,14 @@ impl Ledger {
             slot.deny_until(0, Denial::Rate);
             self.calm_until_ns = 0;
             self.is_told = false;
+            slot.set_low_credit(CALL_ALWAYS);
         }
         slot.lower_overdraft(self.terms.overdraft.saturating_sub(self.frozen));
     }
 
     /// The subscription's monthly quota, or that it has none. What it refused before is judged anew.
     pub(crate) fn set_month(&mut self, slot: &Slot, terms: Option<MonthTerms>) {
+        slot.set_low_credit(CALL_ALWAYS);
         self.month = terms.map(|terms| Month::follow(self.month.take(), terms));
         if slot.denial().1 == Denial::Quota {
             slot.deny_until(0, Denial::Rate);
@@ -188,6 +195,11 @@ impl Ledger {
     /// The month is used up, by Redis' count. A count that is lost, or was never heard, is not.
     pub fn is_month_used_up(&self) -> bool {
         self.month.as_ref().is_some_and(Month::is_used_up)
+    }
+
+    /// So far from its limits that a debt may be told late.
+    fn is_patient(&self) -> bool {
+        self.level_is_high && self.month.is_none()
     }
 
     /// Decides a request that the slot could not.

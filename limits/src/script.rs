@@ -17,6 +17,8 @@ use crate::wire::{Reply, Request};
 
 /// Hash-tag groups: a Redis Cluster spreads them over its masters.
 pub const GROUPS: u16 = 1024;
+/// Of a key's name beside the prefix: two numbers and what parts them.
+const NAME_BYTES: usize = 32;
 /// The name of the library, as `FUNCTION LIST` tells it.
 pub const LIBRARY: &str = "apihub_limits_v1";
 /// The function that carries a `Request` out.
@@ -114,5 +116,19 @@ pub fn probe_key(prefix: &str, group: u16) -> String {
 
 /// Where a key's bucket or window lies, and its month.
 fn state_key(prefix: &str, key: u64) -> String {
-    format!("{prefix}:{{b{}}}:{key}", group_of(key))
+    let mut name = String::with_capacity(prefix.len() + NAME_BYTES);
+    name.push_str(prefix);
+    name.push_str(":{b");
+    push_number(&mut name, group_of(key).into());
+    name.push_str("}:");
+    push_number(&mut name, key);
+    name
+}
+
+/// A hundred of them stand in a message: as the formatter of the language does it, at a fraction of its cost.
+fn push_number(text: &mut String, number: u64) {
+    if number > 9 {
+        push_number(text, number / 10);
+    }
+    text.push(char::from(b'0' + u8::try_from(number % 10).unwrap_or(0)));
 }

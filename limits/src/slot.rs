@@ -19,6 +19,8 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// Bits of the level in the contact word, signed; the rest is the tick of the contact.
 const LEVEL_BITS: u32 = 24;
 const LEVEL_BIAS: i64 = 1 << (LEVEL_BITS - 1);
+/// For `set_low_credit`: of whatever is owed the syncer has to hear.
+pub(crate) const CALL_ALWAYS: u32 = u32::MAX;
 
 /// One of the two generations of leased tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +112,8 @@ pub struct Slot {
     misses: AtomicU32,
     /// The syncer is called when no more leased tokens are left than this.
     low_water: AtomicU32,
+    /// The syncer is called when no more overdraft is left than this, and when a debt begins.
+    low_credit: AtomicU32,
     /// 1: the syncer has been called and has not looked yet.
     dirty: AtomicU32,
 }
@@ -135,6 +139,7 @@ impl Slot {
             grows: AtomicU64::new(0),
             misses: AtomicU32::new(0),
             low_water: AtomicU32::new(0),
+            low_credit: AtomicU32::new(CALL_ALWAYS),
             dirty: AtomicU32::new(0),
         }
     }
@@ -162,8 +167,8 @@ impl Slot {
         if now_ns < until_ns {
             return Take::Denied { until_ns, by };
         }
-        if self.take_overdraft() {
-            return Take::Admitted { taken: Taken::Overdraft, wake: self.call() };
+        if let Some(credit) = self.take_overdraft() {
+            return Take::Admitted { taken: Taken::Overdraft, wake: self.is_news(credit) && self.call() };
         }
         Take::Unknown
     }
@@ -231,12 +236,17 @@ impl Slot {
         }
     }
 
-    fn take_overdraft(&self) -> bool {
-        update(&self.credit, |word| {
+    fn is_news(&self, credit: Credit) -> bool {
+        credit.owed == 1 || credit.left <= self.low_credit.load(Ordering::Relaxed)
+    }
+
+    /// What stands there afterwards.
+    fn take_overdraft(&self) -> Option<Credit> {
+        let word = update(&self.credit, |word| {
             let Credit { left, owed } = Credit::unpack(word);
             (left > 0).then(|| Credit { left: left - 1, owed: owed.saturating_add(1) }.pack())
-        })
-        .is_some()
+        });
+        word.map(Credit::unpack)
     }
 
     fn cell(&self, cell: Cell) -> &AtomicU64 {
@@ -341,6 +351,10 @@ impl Slot {
 
     pub(crate) fn set_low_water(&self, tokens: u32) {
         self.low_water.store(tokens, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_low_credit(&self, tokens: u32) {
+        self.low_credit.store(tokens, Ordering::Relaxed);
     }
 
     /// Something happened since the last look.

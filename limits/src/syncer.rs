@@ -156,7 +156,8 @@ impl Syncer {
         let reach = self.link.reach();
         let Some(desk) = self.desks.get_mut(place) else { return Unknown::Wait };
         let decided = desk.ledger.decide_unknown(reach, now_ns);
-        if reach == Reach::Up {
+        // A question to ask, or a debt to tell. A refusal has nothing to say.
+        if reach == Reach::Up && !matches!(decided, Unknown::Refused { .. }) {
             self.call(place);
         }
         decided
@@ -252,7 +253,8 @@ impl Syncer {
             if let Some(desk) = self.desks.get_mut(place) {
                 desk.called = false;
             }
-            if self.flight.iter().any(|(present, _)| *present == place) {
+            if self.desks.get(place).is_some_and(|desk| desk.ledger.is_asked()) {
+                // It is in this very message.
                 continue;
             }
             self.visit(place, may_freeze, now_ns);
@@ -289,8 +291,9 @@ impl Syncer {
             let asked = (ask, grant);
             self.overshoots.add(ask.algorithm, Overshoot::of(ask, grant, desk.ledger.terms()));
             desk.ledger.answered(&desk.slot, asked, reply.now_us, sent_ns, now_ns, (settling, jitter));
-            let at = now_ns.saturating_add(desk.ledger.terms().tick_ns);
-            schedule(desk, &mut self.due, *place, at);
+            if let Some(at) = desk.ledger.again_ns(&desk.slot, now_ns) {
+                schedule(desk, &mut self.due, *place, at);
+            }
             if self.leaving {
                 // The other generation, or what this very answer brought.
                 self.call(*place);

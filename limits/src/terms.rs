@@ -21,8 +21,12 @@ pub const REFUND_AGE_MAX_US: u64 = (7 * TICK_MAX_NS + 6 * MS_NS) / US_NS;
 pub const FORECAST_EXTRA_NS: u64 = 3 * MS_NS;
 /// The longest that a request may wait for an answer under way.
 pub const WAIT_MAX_NS: u64 = 5 * MS_NS;
-/// An overdraft on a bucket that is at least half full may be reported this late.
-pub const LAZY_REPORT_NS: u64 = 1_000 * MS_NS;
+/// An overdraft on a bucket that is at least half full may be reported this late: the bound is one of tokens, not of time.
+pub const LAZY_REPORT_NS: u64 = 5_000 * MS_NS;
+/// As above, where a month is counted too: before the bill knows of it, so that no count is mended for a report under way.
+pub const LAZY_MONTH_REPORT_NS: u64 = 1_000 * MS_NS;
+/// Such reports are made so often, of all keys at once.
+pub const LAZY_ROUND_NS: u64 = 250 * MS_NS;
 /// A key that is denied for longer looks this often whether tokens have come back from other nodes.
 pub const RECHECK_NS: u64 = 1_000 * MS_NS;
 /// A key that was quiet for so long is forgotten: whatever it had used has flowed back in.

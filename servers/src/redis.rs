@@ -37,8 +37,7 @@ impl PrivateRedis {
 
     /// Starts it again after it ended or was killed.
     pub fn restart(&mut self) -> Result<(), ServerFault> {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
         self.child = spawn(&self.dir, self.persistent)?;
         self.wait_ready()
     }
@@ -59,6 +58,11 @@ impl PrivateRedis {
     pub fn stop(&mut self) {
         send(&self.child, Signal::TERM);
         wait_or_kill(&mut self.child, STOP_WAIT);
+    }
+
+    pub fn kill(&mut self) {
+        let _gone_already = self.child.kill();
+        let _ = self.child.wait();
     }
 
     fn wait_ready(&mut self) -> Result<(), ServerFault> {

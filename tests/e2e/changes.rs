@@ -83,18 +83,31 @@ impl Subject {
 
 #[derive(Default)]
 struct Board {
-    subjects: RwLock<Vec<Arc<Subject>>>,
+    live: RwLock<Vec<Arc<Subject>>>,
+    revoked: RwLock<Vec<Arc<Subject>>>,
     is_changing: AtomicBool,
     changes: AtomicU64,
 }
 
 impl Board {
     fn add(&self, subject: &Arc<Subject>) {
-        self.subjects.write().unwrap().push(subject.clone());
+        self.live.write().unwrap().push(subject.clone());
+    }
+
+    fn revoke(&self, subject: &Arc<Subject>) {
+        self.live.write().unwrap().retain(|it| !Arc::ptr_eq(it, subject));
+        self.revoked.write().unwrap().push(subject.clone());
     }
 
     fn remove(&self, subject: &Arc<Subject>) {
-        self.subjects.write().unwrap().retain(|it| !Arc::ptr_eq(it, subject));
+        self.revoked.write().unwrap().retain(|it| !Arc::ptr_eq(it, subject));
+    }
+
+    /// A live one and one that was revoked, in turns.
+    fn pick(&self, turn: usize) -> Arc<Subject> {
+        let (live, revoked) = (self.live.read().unwrap(), self.revoked.read().unwrap());
+        let from = if turn.is_multiple_of(2) || revoked.is_empty() { live } else { revoked };
+        from[turn / 2 % from.len()].clone()
     }
 }
 
@@ -161,6 +174,7 @@ impl Changer {
         subject.begin(Answer::Revoked);
         self.served(Method::POST, &format!("/v1/keys/{}/revoke", subject.id), json!({})).await;
         subject.end();
+        self.board.revoke(&subject);
         self.revoked.push_back(subject);
         if self.revoked.len() > REVOKED_KEPT {
             self.board.remove(&self.revoked.pop_front().unwrap());
@@ -208,7 +222,7 @@ async fn ask(client: &reqwest::Client, gateway: &str, subject: &Subject, phase: 
     let (answer, share) = match answer {
         Ok(answer) => {
             let head = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-            let share = head("server-timing").and_then(|text| text.split("dur=").nth(1)?.parse::<f64>().ok());
+            let share = head("server-timing").and_then(|text| own_share_ms(&text));
             let rate = head("x-ratelimit-limit").and_then(|text| text.parse().ok());
             let status = answer.status().as_u16();
             let whole = answer.bytes().await.is_ok();
@@ -239,6 +253,11 @@ async fn ask(client: &reqwest::Client, gateway: &str, subject: &Subject, phase: 
     }
 }
 
+/// Of `gateway;dur=0.123, upstream;dur=4.567`.
+fn own_share_ms(timing: &str) -> Option<f64> {
+    timing.strip_prefix("gateway;dur=")?.split(',').next()?.parse().ok()
+}
+
 /// So many requests, from all callers together.
 async fn load(world: &World, board: &Arc<Board>, requests: u64) -> Phase {
     let left = Arc::new(AtomicU64::new(requests));
@@ -250,10 +269,7 @@ async fn load(world: &World, board: &Arc<Board>, requests: u64) -> Phase {
             let mut phase = Phase::default();
             while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
                 let turn = next.fetch_add(1, Ordering::Relaxed);
-                let subject = {
-                    let subjects = board.subjects.read().unwrap();
-                    subjects[turn / GATEWAYS % subjects.len()].clone()
-                };
+                let subject = board.pick(turn / GATEWAYS);
                 ask(&client, &gateways[turn % GATEWAYS], &subject, &mut phase).await;
             }
             phase
@@ -305,6 +321,7 @@ async fn keys_and_plans_change_under_load_and_no_answer_is_wrong() {
             let mut phase = load(&world, &board, requests / rounds / 2).await;
             let seconds = started.elapsed().as_secs_f64();
             let changes = (board.changes.load(Ordering::Relaxed) - before) as f64 / seconds;
+            assert!(!phase.waits.is_empty(), "no answer said how long it took");
             let (wait, share) = (median(&mut phase.waits), median(&mut phase.shares));
             println!(
                 "round {round}: {:6.0} requests/s, {changes:4.0} changes/s: p50 {wait:5.0} µs, own share p50 {share:4.0} µs, \

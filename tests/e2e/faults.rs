@@ -244,19 +244,24 @@ async fn a_key_revoked_while_a_gateway_was_down_is_refused_from_its_first_answer
     }
 }
 
-#[tokio::test]
-async fn a_gateway_that_stops_ends_as_soon_as_nothing_is_in_flight() {
-    let mut world = World::start().await;
+/// A request to the first gateway for which its upstream takes so many milliseconds; in flight when this returns.
+async fn request_in_flight(world: &World, ms: u32) -> tokio::task::JoinHandle<reqwest::Result<reqwest::Response>> {
     let ann = world.publisher("ann").await;
-    let slow = format!("{}/slow?ms=1500", world.upstream.url());
+    let slow = format!("{}/slow?ms={ms}", world.upstream.url());
     let catalog = ann.product("api").endpoint("GET", "/slow", &slow).publish().await;
     let url = format!("{}{}/slow", world.gateway().url, catalog.path);
     let request = tokio::spawn(world.client.get(&url).bearer_auth(&catalog.key).send());
-    let gateway = &world.gateways[0];
     eventually("the request is in flight", || async {
-        (gateway.metric("gateway_http_requests_in_flight").await >= 1.0).then_some(())
+        (world.gateway().metric("gateway_http_requests_in_flight").await >= 1.0).then_some(())
     })
     .await;
+    request
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_ends_as_soon_as_nothing_is_in_flight() {
+    let mut world = World::start().await;
+    let request = request_in_flight(&world, 1_500).await;
     let started = std::time::Instant::now();
     let status = world.gateways[0].role.stop().await;
     assert!(status.success(), "{status}");
@@ -268,16 +273,8 @@ async fn a_gateway_that_stops_ends_as_soon_as_nothing_is_in_flight() {
 async fn a_second_signal_ends_a_gateway_at_once_whatever_the_first_was() {
     for first in [Signal::TERM, Signal::QUIT] {
         let mut world = World::start().await;
-        let ann = world.publisher("ann").await;
-        let slow = format!("{}/slow?ms=20000", world.upstream.url());
-        let catalog = ann.product("api").endpoint("GET", "/slow", &slow).publish().await;
-        let url = format!("{}{}/slow", world.gateway().url, catalog.path);
-        let request = tokio::spawn(world.client.get(&url).bearer_auth(&catalog.key).send());
-        let gateway = &world.gateways[0];
-        eventually("the request is in flight", || async {
-            (gateway.metric("gateway_http_requests_in_flight").await >= 1.0).then_some(())
-        })
-        .await;
+        let request = request_in_flight(&world, 20_000).await;
+        let gateway = world.gateway();
         gateway.role.signal(first);
         eventually("it has heard the first", || async { gateway.role.log().contains("stopping").then_some(()) }).await;
         let second = std::time::Instant::now();

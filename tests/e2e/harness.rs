@@ -17,4 +17,4 @@ pub use publisher::{Catalog, Publisher};
 #[allow(unused_imports)]
 pub use wait::{eventually, eventually_within};
 #[allow(unused_imports)]
-pub use world::{USAGE_STREAM, World, choose_tls_provider};
+pub use world::{USAGE_STREAM, World, ask_redis, choose_tls_provider};

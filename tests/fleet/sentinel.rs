@@ -6,8 +6,8 @@ use std::path::Path;
 
 use servers::{LoopbackRedis, LoopbackRole};
 
-use crate::harness::eventually;
 use crate::harness::fault_proxy::{FaultProxy, Flow, Target};
+use crate::harness::{ask_redis, eventually};
 
 const MASTER_NAME: &str = "limits";
 
@@ -37,7 +37,8 @@ impl RedisWithSentinel {
         let sentinel = start("sentinel", LoopbackRole::Sentinel { lines: &lines });
         let port = replica.port().to_string();
         eventually("the Sentinel knows the replica", || async {
-            let known: Vec<Vec<String>> = ask(&sentinel, &["SENTINEL", "REPLICAS", MASTER_NAME]).await?;
+            let known: Vec<Vec<String>> =
+                ask_redis(&sentinel.url(), &["SENTINEL", "REPLICAS", MASTER_NAME]).await.ok()?;
             known.iter().flatten().any(|word| *word == port).then_some(())
         })
         .await;
@@ -54,7 +55,7 @@ impl RedisWithSentinel {
         let port = self.replica.port().to_string();
         eventually("the Sentinel makes the replica master", || async {
             let named = ["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME];
-            let (_, named): (String, String) = ask(&self.sentinel, &named).await?;
+            let (_, named): (String, String) = ask_redis(&self.sentinel.url(), &named).await.ok()?;
             let is_master = replication(&self.replica).await?.contains("role:master");
             (is_master && named == port).then_some(())
         })
@@ -68,14 +69,5 @@ pub fn address(redis: &LoopbackRedis) -> SocketAddr {
 }
 
 async fn replication(redis: &LoopbackRedis) -> Option<String> {
-    ask(redis, &["INFO", "replication"]).await
-}
-
-/// The answer to one command over a connection of its own; `None` where nobody answers.
-async fn ask<T: redis::FromRedisValue>(redis: &LoopbackRedis, words: &[&str]) -> Option<T> {
-    let client = redis::Client::open(redis.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-    let mut command = redis::cmd(words[0]);
-    command.arg(&words[1..]);
-    command.query_async(&mut connection).await.ok()
+    ask_redis(&redis.url(), &["INFO", "replication"]).await.ok()
 }

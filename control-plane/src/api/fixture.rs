@@ -117,4 +117,9 @@ impl Shop {
     pub(crate) fn invoices_path(&self) -> String {
         format!("/v1/organizations/{}/invoices", self.consumer_organization)
     }
+
+    /// Of what the consumer means to spend at the publisher.
+    pub(crate) fn budget_path(&self) -> String {
+        format!("/v1/organizations/{}/budgets/{}", self.consumer_organization, self.publisher_organization)
+    }
 }

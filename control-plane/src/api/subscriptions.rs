@@ -28,10 +28,9 @@ use crate::domain::product::{Approval, ProductStatus};
 use crate::domain::subscription::SubscriptionStatus;
 use crate::domain::text::{NOTE_CHARS_MAX, Prose};
 use crate::housekeeping;
-use crate::store::billing_months::{self, MonthFault};
 use crate::store::catalog::Offer;
 use crate::store::subscriptions::{self as rows, SubscriptionFilter, SubscriptionRow};
-use crate::store::{After, StoreError, Transaction, catalog};
+use crate::store::{After, StoreError, Transaction, billing_months, catalog};
 
 mod body;
 mod plan_change;
@@ -153,7 +152,7 @@ fn still_sold(offer: &Offer) -> Result<(), ApiError> {
 
 /// The publisher's month that runs now.
 async fn period_now(tx: &Transaction<'_>, publisher: Uuid) -> Result<BillingPeriod, ApiError> {
-    Ok(billing_months::current(tx, publisher).await.map_err(no_month)?.period())
+    Ok(billing_months::current(tx, publisher).await?.period())
 }
 
 /// The subscription, locked, as it is in the period that runs: where the month has just ended, nobody may have moved it yet.
@@ -168,15 +167,8 @@ async fn lock_in_period(
     let row = find().await?;
     if_match.check(row.version)?;
     let Some(ended) = row.ended_period() else { return Ok(row) };
-    housekeeping::advance(tx, &ended).await.map_err(no_month)?;
+    housekeeping::advance(tx, &ended).await?;
     find().await
-}
-
-fn no_month(fault: MonthFault) -> ApiError {
-    match fault {
-        MonthFault::Store(error) => error.into(),
-        MonthFault::Period(fault) => ApiError::internal(fault.to_string()),
-    }
 }
 
 #[utoipa::path(get, path = "/v1/organizations/{id}/subscriptions", tag = "subscriptions",

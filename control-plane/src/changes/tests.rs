@@ -156,7 +156,7 @@ async fn served_means_every_expected_node_and_a_missing_one_is_named() {
     for node in [&one, &two] {
         register_node(&rows.store, node).await.unwrap();
     }
-    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let epoch = rows.epoch().await;
     ack(&rows.store, &one, epoch, 7).await;
     ack(&rows.store, &two, epoch, 6).await;
     let lag = vec![NodeLag { name: "two".into(), served_revision: Some(6) }];
@@ -205,7 +205,7 @@ async fn while_two_processes_of_a_node_are_connected_both_must_serve_and_then_th
     let revisions = Revisions::start(rows.store.clone(), 7, &stop);
     let lag = async |revision| revisions.served(revision, Duration::ZERO).await.unwrap().missing;
     let missing = |served_revision| vec![NodeLag { name: "gateway".into(), served_revision }];
-    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let epoch = rows.epoch().await;
     let old = node("gateway");
     let new = NewNode { boot_id: Uuid::now_v7(), ..old.clone() };
     // The control plane was started anew during the upgrade: the old process says hello last.
@@ -244,7 +244,7 @@ async fn a_node_that_refuses_what_was_written_does_not_serve_it() {
     let revisions = Revisions::start(rows.store.clone(), 7, &stop);
     let gateway = node("gateway");
     register_node(&rows.store, &gateway).await.unwrap();
-    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let epoch = rows.epoch().await;
     let (refused, refused_too) = (Uuid::now_v7(), Uuid::now_v7());
     let both = rows.store.run_tx("write", |tx| {
         Box::pin(async move {
@@ -320,12 +320,12 @@ async fn a_revision_that_the_database_has_lost_is_not_served_by_whoever_is_beyon
     let _stop = stop.clone().drop_guard();
     let revisions = Revisions::start(rows.store.clone(), 7, &stop);
     let kept = revisions.numbered(write(&rows.store, 0).await.1).await.unwrap();
-    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let epoch = rows.epoch().await;
     assert!(replace_lost_epoch(&rows.store, epoch, kept + 1).await.unwrap());
     let later = revisions.numbered(write(&rows.store, 0).await.1).await.unwrap();
     let gateway = node("gateway");
     register_node(&rows.store, &gateway).await.unwrap();
-    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let epoch = rows.epoch().await;
     ack(&rows.store, &gateway, epoch, i64::try_from(later).unwrap()).await;
     let missing = async |revision| revisions.served(revision, Duration::ZERO).await.unwrap().missing.len();
     assert_eq!((missing(kept).await, missing(kept + 1).await, missing(later).await), (0, 1, 0));

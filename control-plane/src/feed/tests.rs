@@ -411,15 +411,15 @@ async fn strangers_and_bad_manners_are_refused() {
     assert_eq!(refusal(&plane.url, Some(SECRET), other_protocol).await.code(), Code::FailedPrecondition);
     let nameless = wire::Hello { node_name: String::new(), ..hello("one") };
     assert_eq!(refusal(&plane.url, Some(SECRET), nameless).await.code(), Code::InvalidArgument);
-    let _first = plane.gateway("one").await;
-    // The name is taken once the first has been registered, which its first message shows.
-    let mut first = plane.gateway("two").await;
+    // The name is taken once the first has been registered, which its first message shows. The only one, so that no change of
+    // the fleet's size comes in between.
+    let mut first = plane.gateway("one").await;
     plane.rows.organization("acme").await;
     let revision = plane.newest().await;
     first.take_up_to(revision).await;
-    assert_eq!(refusal(&plane.url, Some(SECRET), hello("two")).await.code(), Code::AlreadyExists);
+    assert_eq!(refusal(&plane.url, Some(SECRET), hello("one")).await.code(), Code::AlreadyExists);
 
-    let second_hello = from_gateway::Message::Hello(hello("two"));
+    let second_hello = from_gateway::Message::Hello(hello("one"));
     first.outbox.send(FromGateway { message: Some(second_hello) }).await.unwrap();
     assert_eq!(first.next().await.unwrap_err().code(), Code::InvalidArgument);
 }
@@ -497,14 +497,13 @@ async fn a_gateway_that_is_ahead_of_a_slow_control_plane_is_sent_to_another_and_
     rows.organization("acme").await;
     rows.organization("second").await;
     rows.number().await;
-    let epoch: Uuid = rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let epoch = rows.epoch().await;
     let slow = Plane::start_without_builder(rows, tcp()).await;
     slow.book.replace(Token { epoch, revision: 1 }, Pages::default(), vec![], 0);
     let introduction = wire::Hello { have: Some(Token { epoch, revision: 2 }.into()), ..hello("one") };
     let status = refusal(&slow.url, Some(SECRET), introduction).await;
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-    let after: Uuid = slow.rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
-    assert_eq!(after, epoch, "nothing was lost");
+    assert_eq!(slow.rows.epoch().await, epoch, "nothing was lost");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -512,7 +511,7 @@ async fn a_database_that_lost_a_revision_begins_a_new_epoch() {
     let plane = Plane::start().await;
     plane.rows.organization("acme").await;
     let newest = plane.newest().await;
-    let epoch: Uuid = plane.rows.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0);
+    let epoch = plane.rows.epoch().await;
     let lost = Token { epoch, revision: newest + 1 };
     let introduction = wire::Hello { have: Some(lost.into()), ..hello("one") };
     let mut gateway = Gateway::connect(&plane.url, Some(SECRET), introduction).await.unwrap();

@@ -118,18 +118,16 @@ async fn a_merge_that_commits_during_a_roll_up_is_rolled_up_by_the_next() {
     let epoch = Uuid::now_v7();
     count(&world, epoch, 0, &[AT_MS]).await;
     // A second merge of the same hour has written, and not committed.
-    let merging = world.rows.store.session().await.unwrap();
-    let driver = tokio::spawn(merging.1);
+    let merging = world.rows.store.connection().await.unwrap();
     let merge = "BEGIN; UPDATE usage_quarter_hours SET request_count = request_count + 1;
         INSERT INTO usage_dirty (subscription_meter_id, product_meter_id, key_meter_id, hour, used_at)
         SELECT subscription_meter_id, product_meter_id, key_meter_id, date_trunc('hour', quarter_hour), quarter_hour FROM usage_quarter_hours";
-    merging.0.batch_execute(merge).await.unwrap();
+    merging.batch_execute(merge).await.unwrap();
     assert_eq!(roll(&world).await, 1);
     assert_eq!(world.number("SELECT request_count FROM usage_hours").await, 1);
-    merging.0.batch_execute("COMMIT").await.unwrap();
+    merging.batch_execute("COMMIT").await.unwrap();
     assert_eq!(roll(&world).await, 1);
     assert_eq!(world.number("SELECT request_count FROM usage_hours").await, 2);
-    driver.abort();
 }
 
 #[tokio::test]

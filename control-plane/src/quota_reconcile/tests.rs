@@ -178,8 +178,7 @@ async fn a_round_that_is_cut_off_goes_on_where_it_was_and_asks_for_a_batch_in_on
     desk.seed(&[crate::store::quota::UsedInPeriod { subscription: last, period: 202_611, used: 40 }]).await.unwrap();
     let (reconciler, store) = (Arc::new(reconciler(&world)), &world.rows.store);
     // Only the second batch, with the count, has to look into the billing record; and that is held.
-    let (holding, driver) = store.session().await.unwrap();
-    let driver = tokio::spawn(driver);
+    let holding = store.connection().await.unwrap();
     holding.batch_execute("BEGIN; LOCK TABLE usage_dirty IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let before = seen_by_redis(&world).await;
     let (running, at) = (Arc::clone(&reconciler), store.clone());
@@ -197,7 +196,6 @@ async fn a_round_that_is_cut_off_goes_on_where_it_was_and_asks_for_a_batch_in_on
     assert_eq!(whole.0 - cut_off.0, MORE + 1 - i64::try_from(BATCH_MAX).unwrap(), "the second batch alone");
     assert_eq!((reconciler.metrics.compared.get(), reconciler.metrics.too_low.get()), (1, 0));
     assert_eq!(reconciler.memory.lock().await.past.rounds, 1);
-    driver.abort();
 }
 
 /// What happens to a key between rounds, in tokens.

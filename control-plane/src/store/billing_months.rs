@@ -205,10 +205,8 @@ pub async fn end_by_clock(tx: &Transaction<'_>, month: &MonthRow) -> Result<(), 
         UPDATE billing_months SET ended_by_clock = true,
             usage_until = date_bin('15 minutes', now(), timestamptz '2000-01-01 00:00:00+00')
         WHERE organization_id = $1 AND month = $2";
-    match tx.execute_cached(sql, &[&month.organization, &month.month]).await? {
-        1 => {}
-        found => return Err(StoreError::RowCount { statement: "billing_months.end_by_clock", found }),
-    }
+    let found = tx.execute_cached(sql, &[&month.organization, &month.month]).await?;
+    StoreError::expect_one("billing_months.end_by_clock", found)?;
     let sql = "-- billing_clocks.set
         INSERT INTO billing_clocks (organization_id, ahead_s)
         SELECT organization_id, extract(epoch FROM ends_at - usage_until)::bigint FROM billing_months

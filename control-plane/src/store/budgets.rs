@@ -45,6 +45,14 @@ pub async fn list(tx: &Transaction<'_>, consumer: Uuid) -> Result<Vec<BudgetRow>
     tx.query_cached(sql, &[&consumer]).await?.iter().map(BudgetRow::read).collect()
 }
 
+/// Whether a subscription `s` was used within the last hour.
+macro_rules! is_used {
+    () => {
+        "EXISTS (SELECT FROM usage_quarter_hours r \
+         WHERE r.subscription_meter_id = s.meter_id AND r.quarter_hour > now() - interval '1 hour')"
+    };
+}
+
 /// Which budgets are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -67,8 +75,9 @@ pub async fn page(
           AND ($5 OR b.updated_at > now() - interval '1 hour' OR EXISTS (
             SELECT FROM subscriptions s JOIN api_products p ON p.id = s.product_id
             WHERE s.organization_id = b.consumer_organization_id AND p.organization_id = b.publisher_organization_id
-              AND (s.updated_at > now() - interval '1 hour' OR EXISTS (SELECT FROM usage_quarter_hours r
-                WHERE r.subscription_meter_id = s.meter_id AND r.quarter_hour > now() - interval '1 hour'))))
+              AND (s.updated_at > now() - interval '1 hour' OR ",
+        is_used!(),
+        ")))
         ORDER BY b.consumer_organization_id, b.publisher_organization_id, b.currency::text LIMIT $4"
     );
     let all = which == Which::All;
@@ -112,11 +121,11 @@ pub async fn quota_use(tx: &Transaction<'_>, after: Option<Uuid>, limit: i64) ->
             FROM subscriptions s JOIN plans l ON l.id = s.plan_id
             WHERE s.status IN ('active', 'past_due') AND s.period_id > 0 AND l.included_requests > 0
               AND ($1::uuid IS NULL OR s.id > $1)
-              AND EXISTS (SELECT FROM usage_quarter_hours r
-                  WHERE r.subscription_meter_id = s.meter_id AND r.quarter_hour > now() - interval '1 hour')
+              AND {is_used}
             ORDER BY s.id LIMIT $2),
         {PERIODS}, {LATE}
-        SELECT b.id, b.organization_id, b.publisher, b.month, b.included, u.live::bigint FROM b {USED} ORDER BY b.id"
+        SELECT b.id, b.organization_id, b.publisher, b.month, b.included, u.live::bigint FROM b {USED} ORDER BY b.id",
+        is_used = is_used!()
     );
     let read = |row: &Row| -> Result<QuotaUse, StoreError> {
         Ok(QuotaUse {

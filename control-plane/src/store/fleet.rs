@@ -59,10 +59,7 @@ pub async fn set(
     fleet_max: i32,
 ) -> Result<ChangeId, StoreError> {
     let sql = "-- fleet.set\nUPDATE feed_state SET fleet_max = $1, updated_at = now()";
-    match tx.execute_cached(sql, &[&fleet_max]).await? {
-        1 => {}
-        found => return Err(StoreError::RowCount { statement: "fleet.set", found }),
-    }
+    StoreError::expect_one("fleet.set", tx.execute_cached(sql, &[&fleet_max]).await?)?;
     let json = |fleet_max: i32| Some(serde_json::json!({ "fleet_max": fleet_max, "nodes": before.nodes }));
     audit::write(tx, actor, action, TARGET, json(before.fleet_max), json(fleet_max)).await?;
     insert_change(tx, EntityKind::Fleet, None).await

@@ -287,12 +287,16 @@ pub async fn algorithm(tx: &Transaction<'_>, id: Uuid) -> Result<Algorithm, Stor
 }
 
 impl SubscriptionRow {
+    /// Whether the end that somebody wanted has come, also before a job has cancelled it.
+    pub fn end_has_come(&self) -> bool {
+        self.cancel_at.is_some_and(|at| at <= self.billing_now)
+    }
+
     /// What has to move into the month that runs, whether or not a job has come by: as `periods::lock_ended` finds it. `None` also
     /// for one whose own end has come.
     pub fn ended_period(&self) -> Option<EndedPeriod> {
         let period_end = self.period_end.filter(|end| *end <= self.billing_now)?;
-        let is_over =
-            self.status == SubscriptionStatus::Cancelled || self.cancel_at.is_some_and(|at| at <= self.billing_now);
+        let is_over = self.status == SubscriptionStatus::Cancelled || self.end_has_come();
         (!is_over).then_some(EndedPeriod {
             id: self.id,
             organization_id: self.organization_id,

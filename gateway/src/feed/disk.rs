@@ -10,7 +10,7 @@ mod writing;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use snapshot::token::Token;
 
@@ -18,6 +18,7 @@ pub use self::format::FormatFault;
 use self::names::Names;
 pub use self::names::SNAPSHOT_FILE;
 use crate::live::{JournalEntry, Snapshot};
+use crate::lock::lock;
 
 /// Only the gateway itself reads it: it holds targets and digests of keys.
 const MODE: u32 = 0o600;
@@ -258,7 +259,7 @@ impl DiskSnapshot {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Each step leaves a state that is true, or one that writes the whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

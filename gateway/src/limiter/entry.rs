@@ -221,15 +221,16 @@ impl Entry {
         left.saturating_add(here)
     }
 
-    /// Brings the slot under newer terms. A request that was pinned to an older snapshot changes nothing and is decided by the
-    /// newer terms.
+    /// Brings the slot under newer terms. A request that was pinned to an older snapshot of the same epoch changes nothing and is
+    /// decided by the newer terms.
     fn follow(&self, state: &mut State, terms: &Terms, now: Now) {
         let mut adopted = lock(&self.adopted);
         if !adopted.is_before(terms) {
             return;
         }
         if adopted.policy_bits != terms.policy_bits() {
-            // A restored control plane counts from lower revisions; this one has to be the highest even so.
+            // A new epoch goes on far beyond the old one's revisions, but which of two is later is not known here: a request may still be
+            // pinned to the old one, and another database counts from the start. Redis follows the highest, so this one has to be it.
             adopted.policy_revision = terms.origin.revision.max(adopted.policy_revision.saturating_add(1));
         }
         if adopted.policy_bits != terms.policy_bits() || adopted.fleet != terms.fleet {

@@ -3,13 +3,15 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Mutex;
 use std::sync::mpsc::Sender;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use pingora_core::server::{Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use tokio::sync::watch;
+
+use crate::lock::lock;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Start = Box<dyn FnOnce(watch::Receiver<bool>) -> Boxed + Send>;
@@ -43,7 +45,7 @@ struct Task {
 impl BackgroundService for Task {
     /// The framework's own sign comes when the listeners close: too early for what serves the requests in flight.
     async fn start(&self, _listeners_closed: ShutdownWatch) {
-        let taken = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let taken = lock(&self.start).take();
         if let Some((start, done)) = taken {
             start(self.stop.clone()).await;
             drop(done);

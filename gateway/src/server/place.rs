@@ -41,9 +41,9 @@ pub(super) fn upgrade_socket(data_dir: &Path) -> anyhow::Result<String> {
 
 /// Says which address is taken. There is a moment between this and the real thing; it is for mistakes, not for races.
 pub(super) fn check_addresses(addresses: &[SocketAddr]) -> anyhow::Result<()> {
-    for address in addresses {
-        TcpListener::bind(address).with_context(|| format!("{address} cannot be listened on"))?;
-    }
+    let bind = |address| TcpListener::bind(address).with_context(|| format!("{address} cannot be listened on"));
+    // All held at once: two of them may not be had together.
+    let _held = addresses.iter().map(bind).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(())
 }
 

@@ -44,14 +44,15 @@ pub(super) fn known_keys() -> Vec<String> {
 fn read_all(reader: &mut Reader) -> Settings {
     let threads = reader.section("").integer("threads", 0, 0..=THREADS_MAX);
     let usage = usage(&mut reader.section("usage"));
+    let listen = listen(&mut reader.section("listen"));
     Settings {
         threads: match to_usize(threads) {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         },
         node: node(&mut reader.section("node")),
-        listen: listen(&mut reader.section("listen")),
-        admin: Admin { listen: reader.section("admin").socket_addr("listen", "127.0.0.1:9090") },
+        admin: admin(&mut reader.section("admin"), &listen),
+        listen,
         feed: feed(&mut reader.section("feed")),
         upstream: upstream(&mut reader.section("upstream")),
         client: client(&mut reader.section("client")),
@@ -90,7 +91,18 @@ fn listen(section: &mut Section<'_>) -> Listen {
         }
         (None, _) => None,
     };
+    if address == Some(http) {
+        section.fault("https", "is the address of `listen.http`; each listener needs its own");
+    }
     Listen { http, https }
+}
+
+fn admin(section: &mut Section<'_>, clients: &Listen) -> Admin {
+    let listen = section.socket_addr("listen", "127.0.0.1:9090");
+    if clients.http == listen || clients.https.as_ref().is_some_and(|https| https.address == listen) {
+        section.fault("listen", "is an address of `[listen]`; each listener needs its own");
+    }
+    Admin { listen }
 }
 
 fn feed(section: &mut Section<'_>) -> Feed {

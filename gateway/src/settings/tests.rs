@@ -41,6 +41,20 @@ fn what_contradicts_itself_is_refused_with_its_line() {
 }
 
 #[test]
+fn listeners_have_addresses_of_their_own() {
+    let faults = parse(
+        "[listen]\nhttp = \"127.0.0.1:9090\"\nhttps = \"127.0.0.1:9090\"\ncertificate_file = \"c\"\nkey_file = \"k\"\n",
+    )
+    .unwrap_err();
+    assert_eq!(faults.len(), 2, "{faults:#?}");
+    assert!(
+        faults.iter().any(|fault| fault.contains(":3: listen.https: is the address of `listen.http`")),
+        "{faults:#?}"
+    );
+    assert!(faults.iter().any(|fault| fault.contains("admin.listen: is an address of `[listen]`")), "{faults:#?}");
+}
+
+#[test]
 fn a_missing_file_says_how_to_name_one() {
     let errors = Settings::read(Path::new("/nonexistent/gateway.toml")).unwrap_err();
     assert!(errors.to_string().contains("--config"), "{errors}");

@@ -85,6 +85,6 @@ fn alpn_number(alpn: &ALPN) -> u8 {
     }
 }
 
-fn or_default(milliseconds: u32, default: Duration) -> Duration {
+pub(super) fn or_default(milliseconds: u32, default: Duration) -> Duration {
     if milliseconds == 0 { default } else { Duration::from_millis(u64::from(milliseconds)) }
 }

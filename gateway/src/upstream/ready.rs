@@ -2,7 +2,7 @@
 //! wait beyond a bound, or for names that were there before: one name that nobody answers for must not hold up a revocation.
 
 use std::collections::HashSet;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -10,6 +10,7 @@ use url::Host;
 
 use super::Upstreams;
 use crate::live::Snapshot;
+use crate::lock::lock;
 
 /// How long a swap waits for names that are new with it.
 pub const SWAP_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -51,7 +52,7 @@ impl Upstreams {
     }
 
     pub(super) fn coming(&self) -> MutexGuard<'_, HashSet<(Box<str>, u16)>> {
-        self.coming.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.coming)
     }
 }
 

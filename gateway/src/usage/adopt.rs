@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex};
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use super::SharedSpool;
 use super::epoch::EpochDir;
+use super::event_bytes::Event;
 use super::journal;
 use super::ring::leftovers;
 use super::seal::{BATCH_EVENTS_MAX, BatchName, Pending};
 use super::spool::{Sealed, Spool, SpoolError};
 use super::sync::sync_once;
-use super::{SharedSpool, lock};
 use crate::clock::unix_ms;
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::metrics::labels::DropReason;
 
@@ -85,7 +87,8 @@ fn seal_leftovers(dir: &EpochDir, spool: &mut Spool, metrics: &Metrics) -> Resul
             let mut pending = Pending::default();
             for (index, record) in part {
                 let at_ms = record.at_ms.max(spool.low_watermark_ms());
-                pending.add(&super::record::Record { at_ms, ..*record });
+                let redated = super::record::Record { at_ms, ..*record };
+                pending.add(&mut Event::new(&redated));
                 if let Some(position) = positions.get_mut(number) {
                     *position = index + 1;
                 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
+use super::SharedSpool;
 use super::epoch::EpochDir;
+use super::event_bytes::Event;
 use super::journal::Journal;
 use super::live::LiveFeed;
 use super::record::Record;
@@ -17,8 +19,8 @@ use super::recorder::Rings;
 use super::seal::{BatchName, Pending};
 use super::spool::{Sealed, SpoolError};
 use super::sync::SyncSignal;
-use super::{SharedSpool, lock};
 use crate::clock::unix_ms;
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::metrics::labels::DropReason;
 
@@ -201,12 +203,13 @@ impl Collector {
             self.metrics.usage.events_redated_total.inc();
             record.at_ms = self.state.low_watermark_ms;
         }
-        self.live.add(&record);
+        let mut event = Event::new(&record);
+        self.live.add(&mut event);
         if self.state.wants_rows || self.is_one_refusal_too_many(&record) {
             self.metrics.usage.events_summed_total.inc();
             self.state.pending.add_to_rows(&record);
         } else {
-            self.state.pending.add(&record);
+            self.state.pending.add(&mut event);
         }
     }
 

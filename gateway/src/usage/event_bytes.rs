@@ -1,50 +1,97 @@
-//! One event as it stands in batches and in the live stream, written straight into bytes: what prost makes of a `UsageEvent`, without
+//! Events as they stand in batches and in the live stream, written straight into bytes: what prost makes of a `UsageEvent`, without
 //! the value, its two allocations and two walks over it. Knows the message's field numbers, which the test holds to the schema.
 
 #[cfg(test)]
 mod tests;
+
+use prost::Message;
 
 use super::record::Record;
 
 /// Wire types.
 const VARINT: u8 = 0;
 const BYTES: u8 = 2;
-/// Of the request id.
-const ID_BYTES: u8 = 16;
 
-/// Appends the event as the field `field` of the message that holds it; `field` is below 16.
-pub(super) fn put_event(out: &mut Vec<u8>, field: u8, record: &Record) {
-    let kind = [
-        (1, record.key),
-        (2, record.subscription),
-        (3, record.product),
-        (4, record.endpoint),
-        (5, record.plan),
-        (6, u64::from(record.status)),
-        (7, of_enum(record.verdict.into())),
-        (8, of_enum(record.failed_by.into())),
-        (9, u64::from(record.upstream_contacted)),
-        (10, u64::from(record.test_key)),
-    ];
-    let at_ms = [(1, u64::from_le_bytes(record.at_ms.to_le_bytes()))];
-    let sums = [
-        (5, record.request_bytes),
-        (6, record.response_bytes),
-        (7, u64::from(record.latency_us)),
-        (8, u64::from(record.upstream_latency_us)),
-    ];
-    let method = record.method.name().as_bytes();
-    let (kind_bytes, method_bytes) = (length_of(&kind), u64::try_from(method.len()).unwrap_or(0));
-    let beside = 2 + u64::from(ID_BYTES) + 1 + varint_length(kind_bytes) + 2;
-    put_head(out, field, length_of(&at_ms) + beside + kind_bytes + method_bytes + length_of(&sums));
-    put_fields(out, &at_ms);
-    out.extend_from_slice(&[2 << 3 | BYTES, ID_BYTES]);
-    out.extend_from_slice(record.request_id.as_bytes());
-    put_head(out, 3, kind_bytes);
-    put_fields(out, &kind);
-    put_head(out, 4, method_bytes);
-    out.extend_from_slice(method);
-    put_fields(out, &sums);
+/// Bytes of one event, at most: those of its fields with the largest values.
+const EVENT_BYTES_MAX: usize = 256;
+
+/// One event, encoded once for all that want its bytes, and never where nobody does.
+pub(super) struct Event<'a> {
+    pub(super) record: &'a Record,
+    /// `None` until somebody asked.
+    bytes: Option<Bytes>,
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn new(record: &'a Record) -> Event<'a> {
+        Event { record, bytes: None }
+    }
+
+    fn bytes(&mut self) -> &[u8] {
+        self.bytes.get_or_insert_with(|| encode(self.record)).as_slice()
+    }
+}
+
+/// Those of one message, as they come.
+#[derive(Default)]
+pub(super) struct EventBytes {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl EventBytes {
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// `field`: of the message that holds them; below 16.
+    pub(super) fn add(&mut self, field: u8, event: &mut Event<'_>) {
+        let event = event.bytes();
+        put_head(&mut self.bytes, field, event.len());
+        self.bytes.extend_from_slice(event);
+        self.count += 1;
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+    }
+
+    pub(super) fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The whole message. Its fields may come in any order.
+    pub(super) fn with(&self, rest: &impl Message) -> Vec<u8> {
+        let mut whole = Vec::with_capacity(self.bytes.len() + rest.encoded_len());
+        whole.extend_from_slice(&self.bytes);
+        rest.encode_raw(&mut whole);
+        whole
+    }
+}
+
+fn encode(record: &Record) -> Bytes {
+    let mut out = Bytes { bytes: [0; EVENT_BYTES_MAX], length: 0 };
+    out.number(1, u64::from_le_bytes(record.at_ms.to_le_bytes()));
+    out.text(2, record.request_id.as_bytes());
+    let kind = out.begin(3);
+    out.number(1, record.key);
+    out.number(2, record.subscription);
+    out.number(3, record.product);
+    out.number(4, record.endpoint);
+    out.number(5, record.plan);
+    out.number(6, u64::from(record.status));
+    out.number(7, of_enum(record.verdict.into()));
+    out.number(8, of_enum(record.failed_by.into()));
+    out.number(9, u64::from(record.upstream_contacted));
+    out.number(10, u64::from(record.test_key));
+    out.end(kind);
+    out.text(4, record.method.name().as_bytes());
+    out.number(5, record.request_bytes);
+    out.number(6, record.response_bytes);
+    out.number(7, u64::from(record.latency_us));
+    out.number(8, u64::from(record.upstream_latency_us));
+    out
 }
 
 /// An enum goes over the wire as the 64 bits of its sign-extended number.
@@ -52,33 +99,75 @@ fn of_enum(number: i32) -> u64 {
     u64::from_le_bytes(i64::from(number).to_le_bytes())
 }
 
-/// Of fields that hold 0 nothing is written.
-fn length_of(fields: &[(u8, u64)]) -> u64 {
-    fields.iter().map(|(_, value)| if *value == 0 { 0 } else { 1 + varint_length(*value) }).sum()
+/// A message's fields in memory of its own: no byte asks whether a heap has room for it. Every message, text and number of one
+/// field is below 128 bytes, so that its length is one byte.
+struct Bytes {
+    bytes: [u8; EVENT_BYTES_MAX],
+    length: usize,
 }
 
-fn varint_length(value: u64) -> u64 {
-    u64::from((u64::BITS - (value | 1).leading_zeros()).div_ceil(7))
-}
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 
-fn put_head(out: &mut Vec<u8>, field: u8, length: u64) {
-    out.push(field << 3 | BYTES);
-    put_varint(out, length);
-}
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = byte;
+            self.length += 1;
+        }
+    }
 
-fn put_fields(out: &mut Vec<u8>, fields: &[(u8, u64)]) {
-    for (field, value) in fields {
-        if *value > 0 {
-            out.push(field << 3 | VARINT);
-            put_varint(out, *value);
+    /// Of 0 nothing is written.
+    #[inline]
+    fn number(&mut self, field: u8, mut value: u64) {
+        if value == 0 {
+            return;
+        }
+        self.push(field << 3 | VARINT);
+        while value > 0x7F {
+            self.push(low_byte(value) | 0x80);
+            value >>= 7;
+        }
+        self.push(low_byte(value));
+    }
+
+    fn text(&mut self, field: u8, text: &[u8]) {
+        let began = self.begin(field);
+        if let Some(room) = self.bytes.get_mut(self.length..self.length + text.len()) {
+            room.copy_from_slice(text);
+            self.length += text.len();
+        }
+        self.end(began);
+    }
+
+    /// Where the length is to stand of what follows.
+    fn begin(&mut self, field: u8) -> usize {
+        self.push(field << 3 | BYTES);
+        self.push(0);
+        self.length
+    }
+
+    fn end(&mut self, began: usize) {
+        let length = u8::try_from(self.length - began).unwrap_or(0);
+        if let Some(place) = self.bytes.get_mut(began - 1) {
+            *place = length;
         }
     }
 }
 
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value > 0x7F {
-        out.push(u8::try_from(value & 0x7F).unwrap_or(0) | 0x80);
-        value >>= 7;
+fn low_byte(value: u64) -> u8 {
+    let [low, ..] = value.to_le_bytes();
+    low
+}
+
+/// Of an event, which is below 2¹⁴ bytes.
+fn put_head(out: &mut Vec<u8>, field: u8, length: usize) {
+    let length = u64::try_from(length).unwrap_or(0);
+    out.push(field << 3 | BYTES);
+    if length > 0x7F {
+        out.push(low_byte(length) | 0x80);
     }
-    out.push(u8::try_from(value).unwrap_or(0));
+    out.push(low_byte(if length > 0x7F { length >> 7 } else { length }));
 }

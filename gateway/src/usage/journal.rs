@@ -11,12 +11,13 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
 use super::record::{BODY_WORDS, Record, commit_word};
+use crate::lock::lock;
 
 /// Below an epoch's directory.
 const NAME: &str = "unsealed.journal";
@@ -114,14 +115,14 @@ impl Journal {
 
 impl JournalFile {
     fn note(&self, events: u64, since: Instant) {
-        self.exposed_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(since);
+        lock(&self.exposed_since).get_or_insert(since);
         self.stored.store(events, Ordering::Release);
     }
 
     /// Asked before a sync, it says what the sync covers.
     pub(super) fn cover(&self) -> Covered {
         let events = self.stored.load(Ordering::Acquire);
-        Covered { events, since: self.exposed_since.lock().unwrap_or_else(PoisonError::into_inner).take() }
+        Covered { events, since: lock(&self.exposed_since).take() }
     }
 
     /// Whether something was written since the last question.

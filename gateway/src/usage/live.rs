@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use prost::Message as _;
 use snapshot::wire::{LiveBatch, LiveCount};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::event_bytes::put_event;
-use super::record::Record;
+use super::event_bytes::{Event, EventBytes};
 use crate::metrics::Metrics;
 
 /// Events shown one by one in each batch; the counts are of all.
@@ -31,9 +29,7 @@ pub(super) struct LiveFeed {
     node: Uuid,
     boot: Uuid,
     sequence: u64,
-    /// As the batch's field of them.
-    events: Vec<u8>,
-    shown: usize,
+    events: EventBytes,
     counts: BTreeMap<Group, [u64; 4]>,
     outgoing: mpsc::Sender<Vec<u8>>,
     is_wanted: Arc<AtomicBool>,
@@ -50,18 +46,17 @@ pub(super) struct LiveBatches {
 pub(super) fn channel(node: Uuid, boot: Uuid, metrics: Arc<Metrics>) -> (LiveFeed, LiveBatches) {
     let (outgoing, incoming) = mpsc::channel(WAITING_MAX);
     let is_wanted = Arc::new(AtomicBool::new(true));
-    let (events, counts) = (Vec::new(), BTreeMap::new());
-    let feed =
-        LiveFeed { node, boot, sequence: 0, events, shown: 0, counts, outgoing, is_wanted: is_wanted.clone(), metrics };
+    let (events, counts) = (EventBytes::default(), BTreeMap::new());
+    let feed = LiveFeed { node, boot, sequence: 0, events, counts, outgoing, is_wanted: is_wanted.clone(), metrics };
     (feed, LiveBatches { incoming, is_wanted })
 }
 
 impl LiveFeed {
-    pub(super) fn add(&mut self, record: &Record) {
-        if self.shown < EVENTS_MAX {
-            put_event(&mut self.events, EVENTS_FIELD, record);
-            self.shown += 1;
+    pub(super) fn add(&mut self, event: &mut Event<'_>) {
+        if self.events.count() < EVENTS_MAX {
+            self.events.add(EVENTS_FIELD, event);
         }
+        let record = event.record;
         let group =
             (record.subscription, record.product, record.endpoint, u32::from(record.status), i32::from(record.verdict));
         if self.counts.len() >= COUNTS_MAX && !self.counts.contains_key(&group) {
@@ -80,11 +75,9 @@ impl LiveFeed {
         if self.counts.is_empty() {
             return;
         }
-        let mut bytes = std::mem::take(&mut self.events);
-        let counts = std::mem::take(&mut self.counts);
-        self.shown = 0;
+        let (events, counts) = (std::mem::take(&mut self.events), std::mem::take(&mut self.counts));
         let total: u64 = counts.values().map(|[count, ..]| *count).sum();
-        let batch = LiveBatch {
+        let rest = LiveBatch {
             node_id: self.node.as_bytes().to_vec(),
             boot_id: self.boot.as_bytes().to_vec(),
             sequence: self.sequence,
@@ -94,9 +87,7 @@ impl LiveFeed {
         };
         self.sequence += 1;
         let is_wanted = self.is_wanted.load(Ordering::Relaxed);
-        // Fields may come in any order.
-        bytes.extend_from_slice(&batch.encode_to_vec());
-        if !is_wanted || self.outgoing.try_send(bytes).is_err() {
+        if !is_wanted || self.outgoing.try_send(events.with(&rest)).is_err() {
             self.metrics.usage.live_lost_total.inc_by(total);
         }
     }

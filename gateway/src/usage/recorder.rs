@@ -3,12 +3,13 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use super::OnFull;
 use super::mapping::Mapping;
 use super::record::Record;
 use super::ring::{Ring, Writer};
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::metrics::labels::DropReason;
 
@@ -117,7 +118,7 @@ impl UsageRecorder {
     #[cold]
     fn record_in_spare(&self, rings: &Rings, record: &Record) {
         self.metrics.usage.ring_full_total.inc();
-        let mut spare = rings.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spare = lock(&rings.spare);
         if push(&mut spare, record) {
             return;
         }

@@ -5,7 +5,7 @@ use prost::Message as _;
 use snapshot::wire::UsageBatch;
 use uuid::Uuid;
 
-use super::event_bytes::put_event;
+use super::event_bytes::{Event, EventBytes};
 use super::record::Record;
 use super::rows::Rows;
 
@@ -18,10 +18,7 @@ const EVENTS_FIELD: u8 = 4;
 
 #[derive(Default)]
 pub(super) struct Pending {
-    /// The events, as the batch's field of them.
-    encoded: Vec<u8>,
-    /// How many.
-    events: usize,
+    events: EventBytes,
     rows: Rows,
     /// Events in `rows`.
     summed: u64,
@@ -29,17 +26,16 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn is_empty(&self) -> bool {
-        self.events == 0 && self.rows.is_empty()
+        self.events.count() == 0 && self.rows.is_empty()
     }
 
     /// Neither an event nor a row more.
     pub(super) fn is_full(&self) -> bool {
-        self.events >= BATCH_EVENTS_MAX || self.rows.len() >= BATCH_ROWS_MAX
+        self.events.count() >= BATCH_EVENTS_MAX || self.rows.len() >= BATCH_ROWS_MAX
     }
 
-    pub(super) fn add(&mut self, record: &Record) {
-        put_event(&mut self.encoded, EVENTS_FIELD, record);
-        self.events += 1;
+    pub(super) fn add(&mut self, event: &mut Event<'_>) {
+        self.events.add(EVENTS_FIELD, event);
     }
 
     pub(super) fn add_to_rows(&mut self, record: &Record) {
@@ -50,30 +46,30 @@ impl Pending {
     /// Gives up the single events for their sums. Answers how many.
     pub(super) fn compact(&mut self) -> u64 {
         // Never an error: it was encoded here.
-        let Ok(batch) = UsageBatch::decode(self.encoded.as_slice()) else { return 0 };
+        let Ok(batch) = UsageBatch::decode(self.events.as_slice()) else { return 0 };
         batch.events.iter().for_each(|event| self.rows.add_event(event));
-        self.encoded.clear();
-        let events = u64::try_from(std::mem::take(&mut self.events)).unwrap_or(u64::MAX);
+        let events = u64::try_from(self.events.count()).unwrap_or(u64::MAX);
+        self.events.clear();
         self.summed = self.summed.saturating_add(events);
         events
     }
 
     pub(super) fn has_events(&self) -> bool {
-        self.events > 0
+        self.events.count() > 0
     }
 
     /// All that was added, in single events and in rows.
     pub(super) fn count(&self) -> u64 {
-        self.summed.saturating_add(u64::try_from(self.events).unwrap_or(u64::MAX))
+        self.summed.saturating_add(u64::try_from(self.events.count()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn clear(&mut self) {
-        self.encoded.clear();
-        (self.events, self.rows, self.summed) = (0, Rows::default(), 0);
+        self.events.clear();
+        (self.rows, self.summed) = (Rows::default(), 0);
     }
 
     pub(super) fn encode(&self, name: &BatchName, low_watermark_ms: i64, closes_epoch: bool) -> Vec<u8> {
-        let named = UsageBatch {
+        let rest = UsageBatch {
             node_id: name.node.as_bytes().to_vec(),
             epoch: name.epoch.as_bytes().to_vec(),
             sequence: name.sequence,
@@ -82,11 +78,7 @@ impl Pending {
             low_watermark_ms,
             closes_epoch,
         };
-        let mut bytes = Vec::with_capacity(named.encoded_len() + self.encoded.len());
-        bytes.extend_from_slice(&self.encoded);
-        // Fields may come in any order.
-        bytes.extend_from_slice(&named.encode_to_vec());
-        bytes
+        self.events.with(&rest)
     }
 }
 

@@ -27,7 +27,8 @@ use super::ring::Ring;
 use super::ship::{Shipper, pass_live};
 use super::spool::{Spool, SpoolError};
 use super::sync;
-use super::{SharedSpool, UsageSettings, lock};
+use super::{SharedSpool, UsageSettings};
+use crate::lock::lock;
 use crate::metrics::Metrics;
 
 /// Records of one thread's ring: 6 MiB; two seconds at 30,000 requests a second, of which a look takes a twentieth.

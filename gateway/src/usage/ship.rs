@@ -12,12 +12,13 @@ use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
+use super::SharedSpool;
 use super::adopt::Inherited;
 use super::live::LiveBatches;
 use super::redis_link::RedisLink;
 use super::spool::{Outgoing, Overdue};
-use super::{SharedSpool, lock};
 use crate::clock::{Backoff, unix_ms};
+use crate::lock::lock;
 use crate::metrics::Metrics;
 use crate::metrics::status::PartState;
 

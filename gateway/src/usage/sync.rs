@@ -9,9 +9,10 @@ use std::{fs::File, io, thread};
 
 use tokio::sync::Notify;
 
+use super::SharedSpool;
 use super::journal::JournalFile;
 use super::spool::Unsynced;
-use super::{SharedSpool, lock};
+use crate::lock::lock;
 use crate::metrics::Metrics;
 
 /// Tells the thread that something was appended; one word waits at most.

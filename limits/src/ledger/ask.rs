@@ -5,7 +5,7 @@ use crate::mutant::{self, Mutant};
 use crate::share::Share;
 use crate::slot::lease::Tick;
 use crate::slot::{Cell, Slot};
-use crate::terms::LAZY_REPORT_NS;
+use crate::terms::{LAZY_MONTH_REPORT_NS, LAZY_REPORT_NS, LAZY_ROUND_NS};
 use crate::wire::{Ask, Refund};
 
 /// What a visit came to.
@@ -109,8 +109,13 @@ impl Ledger {
     }
 
     fn report_at_ns(&self, now_ns: u64) -> u64 {
-        let patience = if self.level_is_high { LAZY_REPORT_NS } else { self.terms.tick_ns };
-        self.owed_since_ns.unwrap_or(now_ns).saturating_add(patience)
+        let since = self.owed_since_ns.unwrap_or(now_ns);
+        if !self.level_is_high {
+            return since.saturating_add(self.terms.tick_ns);
+        }
+        let patience = if self.month.is_none() { LAZY_REPORT_NS } else { LAZY_MONTH_REPORT_NS };
+        // Those that nobody waits for share their messages.
+        since.saturating_add(patience).next_multiple_of(LAZY_ROUND_NS)
     }
 
     fn freeze(&mut self, slot: &Slot, now_ns: u64) {
@@ -164,7 +169,8 @@ impl Ledger {
         None
     }
 
-    fn again_ns(&self, slot: &Slot, now_ns: u64) -> Option<u64> {
+    /// When to come again though nobody calls.
+    pub(crate) fn again_ns(&self, slot: &Slot, now_ns: u64) -> Option<u64> {
         let tick = now_ns.saturating_add(self.terms.tick_ns);
         let holding = (Self::held_anyhow(slot) > 0).then_some(tick);
         let owing = (slot.owed() > 0).then(|| self.report_at_ns(now_ns).max(now_ns + 1));

@@ -3,7 +3,7 @@
 use super::Ledger;
 use crate::mutant::{self, Mutant};
 use crate::slot::lease::{Lease, Tick};
-use crate::slot::{Denial, Slot};
+use crate::slot::{CALL_ALWAYS, Denial, Slot};
 use crate::terms::{RECHECK_NS, UNITS, US_NS};
 use crate::wire::{Ask, Grant, Receipt};
 
@@ -48,6 +48,8 @@ impl Ledger {
                 slot.deny_until(now_ns.saturating_add(for_ns), Denial::Quota);
             }
         }
+        // Half of the overdraft may be used before anybody has to know.
+        slot.set_low_credit(if self.is_patient() { self.terms.overdraft / 2 } else { CALL_ALWAYS });
     }
 
     fn install(&mut self, slot: &Slot, grant: &Grant, reply_us: u64, sent_ns: u64, now_ns: u64) {

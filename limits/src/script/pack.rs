@@ -37,11 +37,18 @@ pub(super) fn request(request: &Request) -> Vec<u8> {
     for number in [request.node, request.epoch, request.birth, request.send, request.debts] {
         bytes.extend(number.to_le_bytes());
     }
+    let has_repeated = has_repeated(&request.asks);
     for (index, one) in request.asks.iter().enumerate() {
-        let repeated = request.asks.iter().take(index).any(|before| before.key == one.key);
+        let repeated = has_repeated && request.asks.iter().take(index).any(|before| before.key == one.key);
         ask(&mut bytes, one, if repeated { REPEATED } else { 0 });
     }
     bytes
+}
+
+fn has_repeated(asks: &[Ask]) -> bool {
+    let mut keys: Vec<u64> = asks.iter().map(|ask| ask.key).collect();
+    keys.sort_unstable();
+    keys.windows(2).any(|pair| pair.first() == pair.last())
 }
 
 fn ask(bytes: &mut Vec<u8>, ask: &Ask, flags: u8) {

@@ -292,3 +292,12 @@ fn the_script_has_the_figures_of_the_protocol() {
         assert_eq!(library().matches(&format!("local {figure}\n")).count(), 1, "{figure}");
     }
 }
+
+#[test]
+fn a_key_is_named_by_its_group_and_its_number() {
+    for key in [0, 1, 9, 10, 1_000_000, u64::MAX] {
+        let name = state_key("rl", key);
+        assert_eq!(name, format!("rl:{{b{}}}:{key}", group_of(key)));
+        assert!(name.len() <= "rl".len() + NAME_BYTES, "{name}");
+    }
+}

@@ -114,9 +114,8 @@ impl Scenario {
 
     /// What a change adds to the bound of the widest policy: debts that nodes owe by either.
     pub(crate) fn change_owes(&self) -> f64 {
-        let policies = [self.policy(), self.changed_policy().unwrap_or(self.policy())];
-        let owed = policies.map(|policy| Bound::of(&policy, self.fleet).owed());
-        if self.change.is_some() { owed[0].min(owed[1]) } else { 0.0 }
+        let owed = |policy| Bound::of(&policy, self.fleet).owed();
+        self.changed_policy().map_or(0.0, |changed| owed(self.policy()).min(owed(changed)))
     }
 
     /// Ten nodes, a hundred a second, a bucket of a hundred: the example of the design.

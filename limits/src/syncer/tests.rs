@@ -5,7 +5,7 @@ use crate::central::Group;
 use crate::policy::{Algorithm, OnRedisDown};
 use crate::slot::lease::Tick;
 use crate::slot::{Denial, Take, Taken};
-use crate::terms::{LEASE_TICKS, MS_NS, UNITS};
+use crate::terms::{LAZY_REPORT_NS, LAZY_ROUND_NS, LEASE_TICKS, MS_NS, UNITS};
 use crate::wire::QuotaLeft;
 
 const REDIS_US: u64 = 1_790_000_000_000_000;
@@ -53,6 +53,16 @@ impl Pair {
             self.syncer.call(place);
         }
         take
+    }
+
+    /// Takes so many times, and settles after each; how many were admitted.
+    fn take_settled(&mut self, place: Place, slot: &Slot, times: u32) -> u32 {
+        let mut admitted = 0;
+        for _ in 0..times {
+            admitted += u32::from(is_admitted(self.take(place, slot)));
+            self.settle();
+        }
+        admitted
     }
 
     fn level(&self, key: u64) -> i64 {
@@ -195,10 +205,7 @@ fn a_smaller_policy_may_be_owed_on_before_redis_has_answered_but_only_its_fracti
 fn a_policy_that_was_denied_owes_nothing_under_the_next_one_until_redis_has_answered() {
     let mut pair = Pair::new();
     let (place, slot) = pair.syncer.open(7, bucket(1, 60, 4), 1);
-    for _ in 0..12 {
-        pair.take(place, &slot);
-        pair.settle();
-    }
+    pair.take_settled(place, &slot, 12);
     assert!(matches!(slot.take(pair.now_ns), Take::Denied { .. }));
     pair.syncer.change(place, bucket(2, 60, 4_000), 1, pair.now_ns);
     assert_eq!(slot.overdraft_left(), 0);
@@ -209,10 +216,7 @@ fn a_policy_that_was_denied_owes_nothing_under_the_next_one_until_redis_has_answ
 fn a_level_below_one_denies_until_the_projection_says_otherwise() {
     let mut pair = Pair::new();
     let (place, slot) = pair.syncer.open(7, bucket(1, 60, 4), 1);
-    for _ in 0..12 {
-        pair.take(place, &slot);
-        pair.settle();
-    }
+    pair.take_settled(place, &slot, 12);
     let Take::Denied { until_ns, by: Denial::Rate } = slot.take(pair.now_ns) else { panic!("{slot:?}") };
     assert!(until_ns - pair.now_ns <= 2_000 * MS_NS);
     assert!(matches!(slot.take(until_ns), Take::Admitted { taken: Taken::Overdraft, .. }), "one probe");
@@ -244,12 +248,7 @@ fn the_month_refuses_when_it_is_used_up_and_says_so() {
     let month = MonthTerms { period: 1, included: 20, hard: true, ends_ns };
     pair.syncer.set_month(place, Some(month));
     pair.redis.seed_quota(7, 1, 0, REDIS_US);
-    let mut admitted = 0;
-    for _ in 0..60 {
-        admitted += u32::from(is_admitted(pair.take(place, &slot)));
-        pair.settle();
-    }
-    assert_eq!(admitted, 20);
+    assert_eq!(pair.take_settled(place, &slot, 60), 20);
     assert!(matches!(slot.take(pair.now_ns), Take::Denied { by: Denial::Quota, .. }));
     pair.syncer.set_month(place, Some(MonthTerms { period: 2, ends_ns: 2 * ends_ns, ..month }));
     pair.pass(61_000);
@@ -266,11 +265,7 @@ fn a_lost_month_is_spent_by_each_nodes_share_of_what_was_left() {
     let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 1_000), 4);
     let month = MonthTerms { period: 1, included: 40, hard: true, ends_ns: u64::MAX };
     pair.syncer.set_month(place, Some(month));
-    let mut admitted = 0;
-    for _ in 0..60 {
-        admitted += u32::from(is_admitted(pair.take(place, &slot)));
-        pair.settle();
-    }
+    let admitted = pair.take_settled(place, &slot, 60);
     assert!(admitted <= 10 + pair.syncer.ledger(place).unwrap().terms().want_max, "{admitted}");
     let refused = pair.syncer.decide_unknown(place, pair.now_ns);
     assert!(matches!(refused, Unknown::Refused { by: Denial::Quota, .. }), "{refused:?}");
@@ -294,10 +289,7 @@ fn calm_down(pair: &mut Pair) {
 fn a_place_is_given_up_when_nothing_is_held_or_owed_and_serves_another_key() {
     let mut pair = Pair::new();
     let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
-    for _ in 0..30 {
-        pair.take(place, &slot);
-        pair.settle();
-    }
+    pair.take_settled(place, &slot, 30);
     assert!(!pair.syncer.give_up(place, pair.now_ns), "tokens in hand");
     calm_down(&mut pair);
     let owed = pair.take(place, &slot);
@@ -622,4 +614,50 @@ fn debts_beyond_the_bucket_are_seen_once_and_those_beyond_the_bound_apart() {
     pair.settle();
     let seen = pair.syncer.take_overshoots().token_bucket;
     assert_eq!((seen.tokens, seen.beyond), (2, 1), "3 + 2 are 1 more than 4");
+}
+
+#[test]
+fn keys_far_from_their_limits_are_told_of_late_and_together() {
+    let mut pair = Pair::new();
+    let keys: Vec<_> = (0..3).map(|key| pair.syncer.open(key, bucket(1, 6_000, 600), 3)).collect();
+    // Redis has told how they stand.
+    for (place, slot) in &keys {
+        (0..60).for_each(|_| assert!(is_admitted(pair.take(*place, slot))));
+    }
+    pair.settle();
+    pair.pass(10_000);
+    pair.settle();
+    for (_, slot) in &keys {
+        assert_eq!((slot.owed(), slot.overdraft_left()), (0, 100));
+    }
+    for (nth, (place, slot)) in keys.iter().enumerate() {
+        assert!(
+            matches!(pair.take(*place, slot), Take::Admitted { taken: Taken::Overdraft, wake: true }),
+            "a debt begins"
+        );
+        assert!(pair.exchange().is_none(), "nobody needs to know yet");
+        let more: Vec<_> = (1..40).map(|_| pair.take(*place, slot)).collect();
+        assert!(more.iter().all(|take| matches!(take, Take::Admitted { wake: false, .. })), "{nth}: {more:?}");
+    }
+    pair.pass(LAZY_REPORT_NS / MS_NS - 500);
+    assert!(pair.exchange().is_none());
+    pair.pass(500 + LAZY_ROUND_NS / MS_NS);
+    let told: Vec<u32> = pair.ask().unwrap().asks.iter().map(|ask| ask.debt).collect();
+    assert_eq!(told, [40, 40, 40], "in one message");
+}
+
+#[test]
+fn half_of_an_overdraft_is_told_at_once_however_far_the_limit() {
+    let mut pair = Pair::new();
+    let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 600), 3);
+    (0..60).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
+    pair.settle();
+    pair.pass(10_000);
+    pair.settle();
+    pair.take(place, &slot);
+    assert!(pair.exchange().is_none());
+    let calls = |_: &u32| matches!(pair.take(place, &slot), Take::Admitted { wake: true, .. });
+    assert_eq!((2..100).find(calls), Some(50));
+    pair.exchange();
+    assert_eq!(slot.owed(), 0);
 }

@@ -81,7 +81,7 @@ impl Cluster {
         }
     }
 
-    fn slot_of(&mut self, key: &str) -> u16 {
+    pub(crate) fn slot_of(&mut self, key: &str) -> u16 {
         tell(&mut self.members[0].connection, &format!("CLUSTER KEYSLOT {key}"))
     }
 

@@ -257,14 +257,7 @@ impl World {
 
     /// Redis forgets everything.
     pub async fn flush_redis(&self) {
-        eventually("Redis forgets", || async { self.ask_redis::<()>(&["FLUSHALL"]).await.ok() }).await;
-    }
-
-    async fn ask_redis<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
-        let client = redis::Client::open(self.redis.url())?;
-        let mut command = redis::cmd(words[0]);
-        command.arg(&words[1..]);
-        command.query_async(&mut client.get_multiplexed_async_connection().await?).await
+        eventually("Redis forgets", || async { ask_redis::<()>(&self.redis.url(), &["FLUSHALL"]).await.ok() }).await;
     }
 
     /// Whether no batch is on its way: the database has every one that was sealed, and the stream holds none, not even for a
@@ -279,9 +272,10 @@ impl World {
                 return false;
             }
         }
+        let url = self.redis.url();
         let pending: redis::RedisResult<Vec<redis::Value>> =
-            self.ask_redis(&["XPENDING", USAGE_STREAM, USAGE_GROUP]).await;
-        let length: redis::RedisResult<u64> = self.ask_redis(&["XLEN", USAGE_STREAM]).await;
+            ask_redis(&url, &["XPENDING", USAGE_STREAM, USAGE_GROUP]).await;
+        let length: redis::RedisResult<u64> = ask_redis(&url, &["XLEN", USAGE_STREAM]).await;
         // While the group is made anew in a Redis that has forgotten it, nobody knows.
         length.is_ok_and(|length| length == 0) && pending.is_ok_and(|pending| pending[0] == redis::Value::Int(0))
     }
@@ -345,6 +339,14 @@ impl Gateway {
 /// As the program's `main` does; the clients of the tests ask for it.
 pub fn choose_tls_provider() {
     let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The answer of a Redis to one command, over a connection of its own.
+pub async fn ask_redis<T: redis::FromRedisValue>(url: &str, words: &[&str]) -> redis::RedisResult<T> {
+    let client = redis::Client::open(url)?;
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query_async(&mut client.get_multiplexed_async_connection().await?).await
 }
 
 /// Follows nothing, trusts any certificate of the test's own, never pools across tests.

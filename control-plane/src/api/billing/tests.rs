@@ -240,7 +240,7 @@ async fn a_budget_and_a_quota_warn_at_85_and_100_per_cent_once_each() {
     since_last_month(&app, &shop).await;
     advance(&admin, &shop).await.expect(StatusCode::OK);
     let consumer = shop.consumer_organization;
-    let path = format!("/v1/organizations/{consumer}/budgets/{}", shop.publisher_organization);
+    let path = shop.budget_path();
     let set = shop.consumer.put(&path, json!({"amount": "35"})).await.expect(StatusCode::OK);
     assert_eq!(set.header("etag"), "\"1\"");
     let told = async || {
@@ -269,8 +269,7 @@ async fn a_budget_and_a_quota_warn_at_85_and_100_per_cent_once_each() {
 async fn what_a_consumer_means_to_spend_is_not_the_publishers_business() {
     let app = App::start_with(TERMS).await;
     let (shop, _) = invoiced_shop(&app).await;
-    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
-    shop.consumer.put(&path, json!({"amount": "31"})).await.expect(StatusCode::OK);
+    shop.consumer.put(&shop.budget_path(), json!({"amount": "31"})).await.expect(StatusCode::OK);
     use_api(&app, shop.subscription, shop.plan, "now()", 900).await;
     alerts::run(&app.state.store).await.unwrap();
     let kinds = async |client: &Client, organization: uuid::Uuid| {
@@ -317,7 +316,7 @@ async fn who_buys_and_sells_reads_one_ledger_in_order_each_line_once() {
 async fn of_two_who_set_the_same_budget_from_the_same_version_one_is_refused() {
     let app = App::start_with(TERMS).await;
     let shop = Shop::with_plan(&app, plan_terms()).await;
-    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
+    let path = shop.budget_path();
     let set = async |if_match: &str, amount: &str| {
         let body = Some(json!({"amount": amount}));
         shop.consumer.with(&[("if-match", if_match)], Method::PUT, &path, body).await
@@ -350,8 +349,7 @@ async fn a_budget_is_rated_when_it_or_its_subscriptions_were_touched_and_once_an
     let app = App::start_with(TERMS).await;
     let shop = Shop::with_plan(&app, plan_terms()).await;
     since_last_month(&app, &shop).await;
-    let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
-    shop.consumer.put(&path, json!({"amount": "30"})).await.expect(StatusCode::OK);
+    shop.consumer.put(&shop.budget_path(), json!({"amount": "30"})).await.expect(StatusCode::OK);
     let aged = |table: &str| format!("UPDATE {table} SET updated_at = now() - interval '2 hours';");
     let replica = "BEGIN; SET LOCAL session_replication_role = replica;";
     run_sql(&app, &format!("{replica} {} {} COMMIT", aged("budgets"), aged("subscriptions"))).await;
@@ -382,8 +380,7 @@ async fn the_clock_of_one_publisher_moves_nothing_of_another() {
     let other = Shop::between(&app, "paul", "cora", plan_terms()).await;
     for shop in [&shop, &other] {
         since_last_month(&app, shop).await;
-        let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
-        shop.consumer.put(&path, json!({"amount": "1"})).await.expect(StatusCode::OK);
+        shop.consumer.put(&shop.budget_path(), json!({"amount": "1"})).await.expect(StatusCode::OK);
     }
     issue::run(&app.state.store, &app.state.settings.billing, None).await.unwrap();
     advance(&app.admin("root").await, &shop).await.expect(StatusCode::OK);

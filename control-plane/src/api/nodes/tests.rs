@@ -58,8 +58,7 @@ async fn a_node_that_is_just_coming_back_is_neither_removed_nor_robbed_of_its_na
     register_node(&app.state.store, &gateway).await.unwrap();
     mark_disconnected(&app.state.store, gateway.id, gateway.boot_id).await.unwrap();
     // As `register_node` does, not committed yet.
-    let (coming, driver) = app.state.store.session().await.unwrap();
-    let driver = tokio::spawn(driver);
+    let coming = app.state.store.connection().await.unwrap();
     let hello = format!(
         "BEGIN; UPDATE nodes SET last_seen_at = now() WHERE id = '{0}';
          UPDATE node_processes SET is_connected = true, last_seen_at = now() WHERE node_id = '{0}'",
@@ -74,7 +73,6 @@ async fn a_node_that_is_just_coming_back_is_neither_removed_nor_robbed_of_its_na
     coming.batch_execute("COMMIT").await.unwrap();
     removing.await.unwrap().expect_problem(409, "invalid_state");
     assert!(matches!(robbing.await.unwrap(), Err(RegisterError::NameTaken { .. })));
-    driver.abort();
 }
 
 #[tokio::test]

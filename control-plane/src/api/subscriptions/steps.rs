@@ -270,7 +270,7 @@ async fn parse_override(
 }
 
 pub(super) fn allowed(row: &SubscriptionRow, step: Step) -> Result<(), ApiError> {
-    if row.cancel_at.is_some_and(|at| at <= row.billing_now) {
+    if row.end_has_come() {
         return Err(ApiError::new(Code::InvalidState, "The subscription has ended."));
     }
     if step.allowed_from(row.status) {

@@ -151,8 +151,7 @@ async fn a_step_that_waits_for_a_plan_change_finds_the_subscription_with_its_new
     let shop = Shop::open(&app).await;
     let pro = add_plan(&shop.publisher, shop.product, "pro", json!({"price": "90"})).await;
     publish(&shop.publisher, shop.product).await;
-    let (changing, driver) = app.state.store.session().await.unwrap();
-    let driver = tokio::spawn(driver);
+    let changing = app.state.store.connection().await.unwrap();
     let change = format!("BEGIN; UPDATE subscriptions SET plan_id = '{pro}' WHERE id = '{}'", shop.subscription);
     changing.batch_execute(&change).await.unwrap();
     let (consumer, path) = (shop.consumer.clone(), shop.subscription_path("/cancel"));
@@ -161,5 +160,4 @@ async fn a_step_that_waits_for_a_plan_change_finds_the_subscription_with_its_new
     changing.batch_execute("COMMIT").await.unwrap();
     let cancelled = cancelling.await.unwrap().expect(StatusCode::OK).json;
     assert_eq!((cancelled["plan_id"].clone(), cancelled["cancel_at"].is_null()), (json!(pro), false));
-    driver.abort();
 }

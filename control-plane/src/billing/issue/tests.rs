@@ -64,8 +64,7 @@ async fn one_consumer_whose_sum_cannot_be_stored_stops_nobody_elses_bills_and_wa
     let other = Shop::between(&app, "paul", "cora", json!({"price": "30"})).await;
     since_last_month(&app, &other).await;
     for shop in [&shop, &other] {
-        let path = format!("/v1/organizations/{}/budgets/{}", shop.consumer_organization, shop.publisher_organization);
-        shop.consumer.put(&path, json!({"amount": "1"})).await.expect(StatusCode::OK);
+        shop.consumer.put(&shop.budget_path(), json!({"amount": "1"})).await.expect(StatusCode::OK);
     }
     let price = async |price: &str| {
         // Dearer than anything that can be sold; the database keeps it from being changed at all.

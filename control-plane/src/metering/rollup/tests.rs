@@ -23,8 +23,7 @@ async fn two_roll_ups_of_one_day_at_once_leave_the_hours_of_both_in_it() {
     count(1, hours[1]).await;
     roll_up(store, Timestamp::UNIX_EPOCH).await.unwrap();
     // Whoever has added the day up waits here before it is written.
-    let (holding, driver) = store.session().await.unwrap();
-    let driver = tokio::spawn(driver);
+    let holding = store.connection().await.unwrap();
     holding.batch_execute("BEGIN; SELECT FROM usage_days FOR UPDATE").await.unwrap();
     let mut running = Vec::new();
     for (place, at_ms) in [(1, hours[0]), (2, hours[1])] {
@@ -46,5 +45,4 @@ async fn two_roll_ups_of_one_day_at_once_leave_the_hours_of_both_in_it() {
     assert_eq!(world.number("SELECT sum(request_count)::bigint FROM usage_hours").await, 4);
     assert_eq!(world.number("SELECT request_count FROM usage_days").await, 4);
     assert_eq!(world.number("SELECT request_count FROM usage_product_days").await, 4);
-    driver.abort();
 }

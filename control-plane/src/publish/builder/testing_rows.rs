@@ -66,6 +66,10 @@ impl Rows {
         row.get::<_, i64>(0).try_into().unwrap()
     }
 
+    pub(crate) async fn epoch(&self) -> Uuid {
+        self.client.query_one("SELECT epoch FROM feed_state", &[]).await.unwrap().get(0)
+    }
+
     pub(crate) async fn organization(&self, slug: &str) -> Uuid {
         let id = Uuid::now_v7();
         let sql = "INSERT INTO organizations (id, slug, name) VALUES ($1, $2, $2)";

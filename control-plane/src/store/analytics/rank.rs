@@ -55,9 +55,10 @@ fn push_segments(q: &mut Composed, question: &Question<'_>, group: GroupBy, by: 
         TopBy::Latency => "sum(r.latency_us_sum::float8)",
         TopBy::Bytes => "sum((r.request_bytes + r.response_bytes)::float8)",
     };
+    let requests = divisor_of(by, "sum(r.request_count::float8)");
     for (place, segment) in segments(family, question).iter().enumerate() {
         q.push(if place == 0 { "SELECT " } else { "\nUNION ALL SELECT " });
-        q.push(&format!("{} AS grp, {part} AS part, {} AS requests", group_column(Some(group)), divisor_of(by)));
+        q.push(&format!("{} AS grp, {part} AS part, {requests} AS requests", group_column(Some(group))));
         segment.push_from(q);
         question.bound.push_conditions(q);
         q.push(" GROUP BY 1");
@@ -73,7 +74,7 @@ fn push_subscription_days(q: &mut Composed, question: &Question<'_>, by: TopBy) 
         TopBy::Latency => "r.latency_us_sum::float8",
         TopBy::Bytes => "(r.request_bytes + r.response_bytes)::float8",
     };
-    let requests = if by == TopBy::Latency { "r.request_count::float8" } else { "NULL::float8" };
+    let requests = divisor_of(by, "r.request_count::float8");
     let Weeks { first_day, first_week, end_week, end_day } = Weeks::of(question.window);
     let ranges = [
         ("usage_subscription_days", "day", first_day, first_week),
@@ -118,9 +119,9 @@ impl Weeks {
 }
 
 /// A mean needs the requests too; the others leave them out.
-fn divisor_of(by: TopBy) -> &'static str {
+fn divisor_of(by: TopBy, requests: &'static str) -> &'static str {
     match by {
-        TopBy::Latency => "sum(r.request_count::float8)",
+        TopBy::Latency => requests,
         TopBy::Requests | TopBy::Errors | TopBy::RateLimited | TopBy::Bytes => "NULL::float8",
     }
 }

@@ -343,21 +343,26 @@ fn files_of_others_in_their_places_are_not_mixed() {
     assert!(matches!(place.load(), Err(DiskFault::NotUsable { .. })));
 }
 
+/// Saves revision 5; once, while its file is written, this happens.
+fn save_while(disk: &DiskSnapshot, happens: impl FnOnce()) -> Token {
+    let mut happens = Some(happens);
+    let between = || {
+        if let Some(happens) = happens.take() {
+            happens();
+        }
+        true
+    };
+    disk.save(&snapshot_of(5), 555, between).unwrap()
+}
+
 #[test]
 fn a_new_file_keeps_what_was_logged_while_it_was_written() {
     let place = with_a_log();
     let disk = place.disk();
     disk.load().unwrap();
-    let mut logged = false;
-    let at = disk
-        .save(&snapshot_of(5), 555, || {
-            if !logged {
-                disk.append(&entries(5..8)).unwrap();
-                logged = true;
-            }
-            true
-        })
-        .unwrap();
+    let at = save_while(&disk, || {
+        disk.append(&entries(5..8)).unwrap();
+    });
     assert_eq!(at, token(1, 8));
     let loaded = place.load().unwrap();
     assert_eq!((revision_of(&loaded.snapshot), loaded.changes, loaded.saved_at_ms), (8, 3, 555));
@@ -372,19 +377,12 @@ fn a_new_file_claims_no_change_that_the_disk_lost_while_it_was_written() {
     let place = with_a_log();
     let disk = place.disk();
     disk.load().unwrap();
-    let mut logged = false;
-    let at = disk
-        .save(&snapshot_of(5), 555, || {
-            if !logged {
-                disk.append(&entries(5..8)).unwrap();
-                let mut log = fs::read(place.log()).unwrap();
-                *log.last_mut().unwrap() ^= 1;
-                fs::write(place.log(), log).unwrap();
-                logged = true;
-            }
-            true
-        })
-        .unwrap();
+    let at = save_while(&disk, || {
+        disk.append(&entries(5..8)).unwrap();
+        let mut log = fs::read(place.log()).unwrap();
+        *log.last_mut().unwrap() ^= 1;
+        fs::write(place.log(), log).unwrap();
+    });
     assert_eq!(at, token(1, 7));
     assert!(matches!(disk.append(&entries(8..9)), Err(DiskFault::NotFollowing)), "nobody would find it behind the gap");
     assert_eq!(disk.append(&entries(7..9)).unwrap(), token(1, 9));

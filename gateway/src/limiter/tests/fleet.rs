@@ -24,8 +24,7 @@ async fn a_gateway_that_has_just_begun_decides_its_first_request_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_that_begins_without_redis_soon_decides_alone() {
     let mut redis = Redis::start();
-    redis.server.child().kill().unwrap();
-    redis.server.child().wait().unwrap();
+    redis.server.kill();
     let node = Node::start(&redis).await;
     node.is_down().await;
     let open = terms(14, Policy { on_redis_down: OnRedisDown::Open, ..bucket(6_000, 100) });
@@ -100,8 +99,7 @@ async fn while_redis_is_away_each_policy_does_what_it_says_and_nobody_waits() {
     for terms in [&fair, &open, &closed] {
         eventually("it is let in", || async { node.ask(terms).await.ok() }).await;
     }
-    redis.server.child().kill().unwrap();
-    redis.server.child().wait().unwrap();
+    redis.server.kill();
     node.is_down().await;
     // Leases end within half a second.
     sleep(Duration::from_millis(600)).await;

@@ -97,7 +97,7 @@ async fn a_cluster_is_followed_when_a_slot_moves_under_load_and_what_was_used_mo
         node.is_up().await;
         leases_again(node, &neighbour).await;
     }
-    let slot: u64 = tell(&mut cluster.members[to].connection, &format!("CLUSTER KEYSLOT {name}"));
+    let slot = cluster.slot_of(&name);
     let keys = |cluster: &mut Cluster, nth: usize| -> u64 {
         tell(&mut cluster.members[nth].connection, &format!("CLUSTER COUNTKEYSINSLOT {slot}"))
     };

@@ -121,7 +121,8 @@ fn cost_of_a_look_up() {
         let all: Vec<Terms> = (0..keys).map(|key| terms(key * 2, policy)).collect();
         let admitted = |terms: &Terms| matches!(fleet.check(terms, START), Checked::Admitted(_));
         assert!(all.iter().all(admitted));
-        let lines: Vec<[u64; 8]> = vec![[0; 8]; usize::try_from(keys).unwrap()];
+        // Written, so that each has memory of its own.
+        let lines: Vec<[u64; 8]> = (0..keys).map(|line| [line; 8]).collect();
         let nth = |dice: u64| usize::try_from(dice % keys).unwrap();
         let line = least_ns(20, 200_000, |dice| std::hint::black_box(&lines)[nth(dice)][0]);
         let decide = least_ns(20, 200_000, |dice| u64::from(!admitted(&terms(dice % keys * 2, policy))));

@@ -97,7 +97,7 @@ fn connections_beyond_the_limit_are_closed_and_counted_and_make_room_again() {
     eventually_held(&gateway, &mut held);
     let refused = (0..10).filter(|_| gateway.get("/acme/p1/x").status() == 0).count();
     assert_eq!(refused, 10);
-    let shown = String::from_utf8(gateway.metrics.render().unwrap()).unwrap();
+    let shown = gateway.shown();
     assert!(shown.contains("gateway_connections_refused_total{reason=\"total\"}"), "{shown}");
     held.clear();
     eventually("there is room again", || gateway.get("/acme/p1/x").status() == 200);

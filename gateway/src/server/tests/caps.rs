@@ -2,42 +2,15 @@
 //! connections that idle as well as for those in use.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::harness::{Client, TestGateway, TestUpstream, eventually};
+use super::harness::{Client, TestGateway, TestUpstream, UPGRADE, eventually, silent_upstream};
 use crate::settings::Settings;
-
-const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 fn cap(requests: u32) -> impl FnOnce(&mut Settings) {
     move |settings| settings.limits.requests_per_product_max = NonZeroU32::new(requests).unwrap()
-}
-
-/// Answers nothing until it is told to.
-fn silent_upstream() -> (TestUpstream, Arc<AtomicBool>) {
-    let answers = Arc::new(AtomicBool::new(false));
-    let told = answers.clone();
-    let upstream = TestUpstream::speaking(move |stream| {
-        while !told.load(Ordering::Relaxed) {
-            if is_closed(stream) {
-                return false;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        stream.write_all(HELLO).is_ok()
-    });
-    (upstream, answers)
-}
-
-fn is_closed(stream: &mut TcpStream) -> bool {
-    stream.set_nonblocking(true).unwrap();
-    let read = stream.read(&mut [0]);
-    stream.set_nonblocking(false).unwrap();
-    matches!(read, Ok(0))
 }
 
 impl TestGateway {
@@ -60,10 +33,6 @@ impl TestGateway {
     /// Asks until there is room again.
     fn has_room(&self) {
         eventually("its place is free", || self.seats() == 0);
-    }
-
-    fn metric(&self, line: &str) -> bool {
-        String::from_utf8(self.metrics.render().unwrap()).unwrap().lines().any(|found| found == line)
     }
 }
 
@@ -148,10 +117,7 @@ fn a_tunnel_holds_one_place_for_as_long_as_it_lasts() {
         false
     });
     let gateway = TestGateway::with(upstream.address, cap(1), |_| {});
-    let mut client = gateway.begin(
-        "GET",
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-    );
+    let mut client = gateway.begin("GET", UPGRADE);
     assert_eq!(client.answer().status(), 101);
     assert_eq!(gateway.get("/acme/p1/x").header("x-gateway-error"), Some("product_busy"));
     drop(client);

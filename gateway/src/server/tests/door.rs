@@ -62,8 +62,7 @@ impl TlsGateway {
     }
 
     fn refused(&self, reason: &str) -> bool {
-        let shown = String::from_utf8(self.gateway.metrics.render().unwrap()).unwrap();
-        shown.contains(&format!("gateway_connections_refused_total{{reason=\"{reason}\"}}"))
+        self.gateway.shown().contains(&format!("gateway_connections_refused_total{{reason=\"{reason}\"}}"))
     }
 }
 

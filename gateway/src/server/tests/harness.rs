@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ use crate::usage::UsageRecorder;
 
 /// Nothing in a test takes longer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What a request says, besides, that asks for a tunnel.
+pub(super) const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 pub(super) struct TestGateway {
     pub(super) address: SocketAddr,
@@ -49,7 +53,14 @@ impl ShutdownSignalWatch for StopWhenTold {
 
 /// A port that was free a moment ago.
 pub(super) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let [address] = free_addresses();
+    address
+}
+
+fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    // All held at once, so that they differ.
+    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap())
 }
 
 impl TestGateway {
@@ -64,11 +75,10 @@ impl TestGateway {
         change_endpoint: impl FnOnce(&mut wire::Endpoint),
     ) -> TestGateway {
         let data_dir = tempfile::tempdir().unwrap();
+        let [http, admin] = free_addresses();
         let text = format!(
-            "threads = 2\n[node]\ndata_dir = \"{}\"\n[listen]\nhttp = \"{}\"\n[admin]\nlisten = \"{}\"\n[upstream]\nallow = [\"127.0.0.0/8\"]\n",
+            "threads = 2\n[node]\ndata_dir = \"{}\"\n[listen]\nhttp = \"{http}\"\n[admin]\nlisten = \"{admin}\"\n[upstream]\nallow = [\"127.0.0.0/8\"]\n",
             data_dir.path().display(),
-            free_address(),
-            free_address(),
         );
         let reader = ::settings::Reader::parse("test.toml", &text).unwrap();
         let mut settings = crate::settings::reading::read(reader).unwrap();
@@ -120,6 +130,16 @@ impl TestGateway {
 
     pub(super) fn head(&self, method: &str, path: &str, more: &str) -> String {
         format!("{method} {path} HTTP/1.1\r\nHost: gw.test\r\nX-API-Key: {}\r\n{more}\r\n", self.key)
+    }
+
+    /// The metrics as a scraper reads them.
+    pub(super) fn shown(&self) -> String {
+        String::from_utf8(self.metrics.render().unwrap()).unwrap()
+    }
+
+    /// Whether exactly this line is among the metrics.
+    pub(super) fn metric(&self, line: &str) -> bool {
+        self.shown().lines().any(|found| found == line)
     }
 
     /// Serves the same from another snapshot, as after any change.
@@ -278,6 +298,29 @@ impl TestUpstream {
     pub(super) fn last_head(&self) -> String {
         self.heads.lock().unwrap().last().cloned().unwrap_or_default()
     }
+}
+
+/// Answers nothing until it is told to.
+pub(super) fn silent_upstream() -> (TestUpstream, Arc<AtomicBool>) {
+    let answers = Arc::new(AtomicBool::new(false));
+    let told = answers.clone();
+    let upstream = TestUpstream::speaking(move |stream| {
+        while !told.load(Ordering::Relaxed) {
+            if is_closed(stream) {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello").is_ok()
+    });
+    (upstream, answers)
+}
+
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let read = stream.read(&mut [0]);
+    stream.set_nonblocking(false).unwrap();
+    matches!(read, Ok(0))
 }
 
 fn serve(mut stream: TcpStream, seen: &Mutex<Vec<String>>, speak: &dyn Fn(&mut TcpStream) -> bool) {

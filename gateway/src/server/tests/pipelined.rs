@@ -6,22 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::harness::{TestGateway, TestUpstream, eventually};
+use super::harness::{TestGateway, TestUpstream, UPGRADE, eventually, silent_upstream};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-
-/// Answers when it is told to.
-fn patient_upstream() -> (TestUpstream, Arc<AtomicBool>) {
-    let answers = Arc::new(AtomicBool::new(false));
-    let told = answers.clone();
-    let upstream = TestUpstream::speaking(move |stream| {
-        while !told.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        stream.write_all(OK.as_bytes()).is_ok()
-    });
-    (upstream, answers)
-}
 
 fn paths(upstream: &TestUpstream) -> Vec<String> {
     let heads = upstream.heads.lock().unwrap();
@@ -30,7 +17,7 @@ fn paths(upstream: &TestUpstream) -> Vec<String> {
 
 #[test]
 fn a_request_that_comes_while_the_upstream_works_costs_nobody_an_answer() {
-    let (upstream, answers) = patient_upstream();
+    let (upstream, answers) = silent_upstream();
     let gateway = TestGateway::to(upstream.address);
     let mut client = gateway.connect();
     client.send(&gateway.head("GET", "/acme/p1/one", ""));
@@ -72,11 +59,7 @@ fn what_a_client_says_before_its_tunnel_stands_is_its_beginning() {
     });
     let gateway = TestGateway::to(upstream.address);
     let mut client = gateway.connect();
-    client.send(&gateway.head(
-        "GET",
-        "/acme/p1/x",
-        "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-    ));
+    client.send(&gateway.head("GET", "/acme/p1/x", UPGRADE));
     eventually("the upstream works", || paths(&upstream).len() == 1);
     client.send("early");
     std::thread::sleep(Duration::from_millis(50));
@@ -101,7 +84,7 @@ fn nothing_behind_a_malformed_request_is_served() {
 /// A known edge: its end of file cannot be told from that of a client that left.
 #[test]
 fn a_client_that_finishes_sending_while_the_upstream_works_is_taken_for_one_that_left() {
-    let (upstream, answers) = patient_upstream();
+    let (upstream, answers) = silent_upstream();
     let gateway = TestGateway::to(upstream.address);
     let mut client = gateway.connect();
     client.send(&gateway.head("GET", "/acme/p1/x", ""));

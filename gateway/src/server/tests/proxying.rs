@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::harness::{TestGateway, TestUpstream, eventually};
+use super::harness::{TestGateway, TestUpstream, UPGRADE, eventually};
 
 const HELLO: &str =
     "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-RateLimit-Limit: 7\r\nX-Gateway-Error: fake\r\n\r\nhello";
@@ -75,9 +75,7 @@ fn a_refusal_says_why_in_its_body_and_keeps_the_connection() {
     client.send("HEAD /nobody HTTP/1.1\r\nHost: gw.test\r\nConnection: close\r\n\r\n");
     let all = client.everything();
     assert!(all.starts_with("HTTP/1.1 404 Not Found\r\n") && all.ends_with("\r\n\r\n"), "{all}");
-    eventually("the gateway's own answers were counted", || {
-        String::from_utf8(gateway.metrics.render().unwrap()).unwrap().contains("verdict=\"missing_key\"")
-    });
+    eventually("the gateway's own answers were counted", || gateway.shown().contains("verdict=\"missing_key\""));
     assert!(upstream.heads.lock().unwrap().len() <= 1);
 }
 
@@ -119,8 +117,6 @@ fn tunnel() -> TestUpstream {
         false
     })
 }
-
-const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 #[test]
 fn a_tunnel_passes_both_ways_outlives_the_total_time_and_ends_when_its_key_is_revoked() {

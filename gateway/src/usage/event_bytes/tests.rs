@@ -16,13 +16,22 @@ fn records() -> impl Strategy<Value = Record> {
 proptest! {
     #[test]
     fn an_event_is_written_as_prost_writes_it(records in proptest::collection::vec(records(), 0..5)) {
-        let mut bytes = Vec::new();
-        records.iter().for_each(|record| put_event(&mut bytes, 4, record));
+        let mut bytes = EventBytes::default();
+        records.iter().for_each(|record| bytes.add(4, &mut Event::new(record)));
         let events: Vec<_> = records.iter().map(|record| record.to_event()).collect();
-        let batch = UsageBatch { events: events.clone(), ..UsageBatch::default() };
-        prop_assert_eq!(&bytes, &batch.encode_to_vec());
+        let batch = UsageBatch { events: events.clone(), ..UsageBatch::default() }.encode_to_vec();
+        prop_assert_eq!((bytes.count(), bytes.as_slice()), (records.len(), batch.as_slice()));
         bytes.clear();
-        records.iter().for_each(|record| put_event(&mut bytes, 5, record));
-        prop_assert_eq!(bytes, LiveBatch { events, ..LiveBatch::default() }.encode_to_vec());
+        for record in &records {
+            let mut event = Event::new(record);
+            // Whoever came first.
+            EventBytes::default().add(4, &mut event);
+            bytes.add(5, &mut event);
+        }
+        let live = LiveBatch { events, ..LiveBatch::default() };
+        let alone = live.encode_to_vec();
+        prop_assert_eq!(bytes.as_slice(), alone.as_slice());
+        let rest = LiveBatch { sequence: 7, ..LiveBatch::default() };
+        prop_assert_eq!(LiveBatch::decode(bytes.with(&rest).as_slice()).unwrap(), LiveBatch { sequence: 7, ..live });
     }
 }

@@ -9,6 +9,7 @@ use snapshot::wire::{FailedBy, UsageBatch, UsageEvent, UsageRow, Verdict};
 use tempfile::TempDir;
 
 use super::*;
+use crate::usage::event_bytes::Event;
 use crate::usage::frame::start_frame;
 use crate::usage::record::{MethodCode, Record};
 use crate::usage::seal::{BatchName, Pending};
@@ -31,7 +32,7 @@ impl House {
     fn pending(&mut self, events: u64) -> Pending {
         let mut pending = Pending::default();
         for _ in 0..events {
-            pending.add(&record(self.counted));
+            pending.add(&mut Event::new(&record(self.counted)));
             self.counted += 1;
         }
         pending

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::lock::lock;
 use crate::usage::redis_link::RedisLink;
 use crate::usage::seal::{BatchName, Pending};
 use crate::usage::ship::Shipper;

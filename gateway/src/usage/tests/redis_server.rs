@@ -17,8 +17,7 @@ impl RedisServer {
 
     /// kill -9.
     pub(super) fn kill(&mut self) {
-        self.redis.child().kill().unwrap();
-        self.redis.child().wait().unwrap();
+        self.redis.kill();
     }
 
     pub(super) fn start_again(&mut self) {
