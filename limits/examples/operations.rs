@@ -206,8 +206,9 @@ impl<'a> World<'a> {
         let (policy, fleet) = (self.plans[key], self.run.subset as u32);
         let present = &mut self.nodes[node];
         if !present.slots.contains_key(&key) {
-            let opened = present.syncer.open(key as u64 * 2, policy, fleet);
-            present.slots.insert(key, opened);
+            let slot = Arc::new(Slot::new());
+            let place = present.syncer.open(key as u64 * 2, Arc::clone(&slot), policy, fleet);
+            present.slots.insert(key, (place, slot));
         }
         if self.decide(node, key, true) {
             self.figures.waits += u64::from(self.counts());

@@ -31,7 +31,7 @@ impl Demand {
             self.forget_recent(now_ns);
         }
         // Of what came over a longer time only a tick's part is recent.
-        let part = u128::from(wanted) * u128::from(terms.tick_ns) / elapsed.max(u128::from(terms.tick_ns)).max(1);
+        let part = u128::from(wanted) * u128::from(terms.tick_ns) / elapsed.max(u128::from(terms.tick_ns));
         self.recent = self.recent.saturating_add(u32::try_from(part).unwrap_or(u32::MAX));
         if wanted > 0 {
             self.wanted_at_ns = now_ns;

@@ -8,6 +8,7 @@
 #[cfg(loom)]
 mod interleavings;
 pub mod lease;
+pub mod stamp;
 #[cfg(test)]
 #[cfg(not(loom))]
 pub(crate) mod tests;
@@ -259,6 +260,20 @@ impl Slot {
 
 /// The ledger's side. One ledger writes; any number of threads take meanwhile.
 impl Slot {
+    /// As new, for the next key. There must be nothing in it that could be taken.
+    pub(crate) fn renew(&self) {
+        let Slot { first, second, credit, denied, contact, grows, misses, low_water, low_credit, dirty } = self;
+        first.store(Lease::EMPTY, Ordering::Release);
+        second.store(Lease::EMPTY, Ordering::Release);
+        for word in [credit, denied, contact, grows] {
+            word.store(0, Ordering::Release);
+        }
+        for word in [misses, low_water, dirty] {
+            word.store(0, Ordering::Release);
+        }
+        low_credit.store(CALL_ALWAYS, Ordering::Release);
+    }
+
     /// Puts a lease in. When both cells hold live tokens, the new ones join the newer generation and take over its earlier
     /// deadline: a deadline never moves.
     pub(crate) fn put(&self, lease: Lease, now: Tick) -> Put {

@@ -26,10 +26,11 @@ use crate::wire::{ASKS_MAX, Ask, Reply, Request};
 /// Keys that one `poll` looks at, at most: the caller holds a lock meanwhile. The rest follows with the next one.
 const VISITS_MAX: usize = 4_096;
 
+/// `S`: how the caller keeps a slot.
 #[derive(Debug)]
-pub struct Syncer {
+pub struct Syncer<S = Arc<Slot>> {
     link: Link,
-    desks: Desks,
+    desks: Desks<S>,
     called: VecDeque<Place>,
     due: BinaryHeap<Reverse<(u64, Place)>>,
     /// The asks under way.
@@ -41,13 +42,13 @@ pub struct Syncer {
     overshoots: Overshoots,
 }
 
-impl Syncer {
+impl<S: AsRef<Slot>> Syncer<S> {
     /// `node` names the process among those that run at the same time; `birth` tells it from those before it (any number
     /// that differs: a start time, or chance).
-    pub fn new(node: u64, birth: u64) -> Syncer {
+    pub fn new(node: u64, birth: u64) -> Self {
         Syncer {
             link: Link::new(node, birth),
-            desks: Desks::default(),
+            desks: Desks::new(),
             called: VecDeque::new(),
             due: BinaryHeap::new(),
             flight: Vec::new(),
@@ -57,22 +58,22 @@ impl Syncer {
         }
     }
 
-    /// Takes a key on. Its slot may owe at once if Redis has admitted the process.
-    pub fn open(&mut self, key: u64, policy: Policy, fleet: u32) -> (Place, Arc<Slot>) {
-        let slot = Arc::new(Slot::new());
+    /// Takes a key on. Its slot is a new one, or that of a key that was given up; it may owe at once if Redis has admitted the process.
+    pub fn open(&mut self, key: u64, slot: S, policy: Policy, fleet: u32) -> Place {
+        slot.as_ref().renew();
         let mut ledger = Ledger::new(key, policy, fleet);
         if self.leaving {
-            ledger.leave(&slot);
+            ledger.leave(slot.as_ref());
         } else if self.link.is_admitted() {
-            ledger.admit(&slot);
+            ledger.admit(slot.as_ref());
         }
-        (self.desks.open(Arc::clone(&slot), ledger), slot)
+        self.desks.open(slot, ledger)
     }
 
     /// Forgets a key that has been quiet for so long that nothing of it matters: its slot admits nothing any more and knows
-    /// nothing, its place goes to another key. False: it has to stay. Whoever still holds the slot looks the key up again.
+    /// nothing, its place and its slot may go to another key. False: it has to stay. Whoever still holds the slot looks the key up again.
     pub fn close(&mut self, place: Place, now_ns: u64) -> bool {
-        let quiet = |desk: &Desk| desk.ledger.is_quiet(now_ns) && !desk.slot.has_news();
+        let quiet = |desk: &Desk<S>| desk.ledger.is_quiet(now_ns) && !desk.slot.as_ref().has_news();
         self.desks.get(place).is_some_and(quiet) && self.give_up(place, now_ns)
     }
 
@@ -80,7 +81,7 @@ impl Syncer {
     pub(crate) fn give_up(&mut self, place: Place, now_ns: u64) -> bool {
         // While Redis is away a key that begins anew would begin its share of the outage anew.
         let up = self.link.reach() == Reach::Up;
-        let may = |desk: &Desk| up && desk.ledger.is_idle(&desk.slot, now_ns) && desk.slot.seal();
+        let may = |desk: &Desk<S>| up && desk.ledger.is_idle(desk.slot.as_ref(), now_ns) && desk.slot.as_ref().seal();
         let closed = self.desks.get(place).is_some_and(may) || mutant::is(Mutant::GivenUpInDebt);
         if closed {
             self.desks.close(place);
@@ -90,14 +91,14 @@ impl Syncer {
 
     pub fn change(&mut self, place: Place, policy: Policy, fleet: u32, now_ns: u64) {
         if let Some(desk) = self.desks.get_mut(place) {
-            desk.ledger.change(&desk.slot, policy, fleet, now_ns);
+            desk.ledger.change(desk.slot.as_ref(), policy, fleet, now_ns);
         }
         self.call(place);
     }
 
     pub fn set_month(&mut self, place: Place, terms: Option<MonthTerms>) {
         if let Some(desk) = self.desks.get_mut(place) {
-            desk.ledger.set_month(&desk.slot, terms);
+            desk.ledger.set_month(desk.slot.as_ref(), terms);
         }
     }
 
@@ -124,7 +125,7 @@ impl Syncer {
         self.leaving = true;
         for place in self.desks.places() {
             if let Some(desk) = self.desks.get_mut(place) {
-                desk.ledger.leave(&desk.slot);
+                desk.ledger.leave(desk.slot.as_ref());
             }
             self.call(place);
         }
@@ -196,7 +197,7 @@ impl Syncer {
             Heard::Rejected => self.lose_flight(),
             Heard::Admitted => {
                 if !self.leaving {
-                    self.desks.iter().for_each(|desk| desk.ledger.admit(&desk.slot));
+                    self.desks.iter().for_each(|desk| desk.ledger.admit(desk.slot.as_ref()));
                 }
             }
             Heard::Done { sent_ns } => self.hand_out(reply, sent_ns, now_ns),
@@ -258,7 +259,7 @@ impl Syncer {
                 continue;
             }
             self.visit(place, may_freeze, now_ns);
-            let waits = |desk: &Desk| !may_freeze && desk.slot.owed() > 0;
+            let waits = |desk: &Desk<S>| !may_freeze && desk.slot.as_ref().owed() > 0;
             if self.desks.get(place).is_some_and(waits) {
                 later.push(place);
             }
@@ -269,7 +270,7 @@ impl Syncer {
     fn visit(&mut self, place: Place, may_freeze: bool, now_ns: u64) {
         let reach = self.link.reach();
         let Some(desk) = self.desks.get_mut(place) else { return };
-        let visit = desk.ledger.visit(&desk.slot, reach, may_freeze, now_ns);
+        let visit = desk.ledger.visit(desk.slot.as_ref(), reach, may_freeze, now_ns);
         if let Some(at) = visit.again_ns {
             schedule(desk, &mut self.due, place, at);
         }
@@ -290,8 +291,8 @@ impl Syncer {
             let Some(desk) = self.desks.get_mut(*place) else { continue };
             let asked = (ask, grant);
             self.overshoots.add(ask.algorithm, Overshoot::of(ask, grant, desk.ledger.terms()));
-            desk.ledger.answered(&desk.slot, asked, reply.now_us, sent_ns, now_ns, (settling, jitter));
-            if let Some(at) = desk.ledger.again_ns(&desk.slot, now_ns) {
+            desk.ledger.answered(desk.slot.as_ref(), asked, reply.now_us, sent_ns, now_ns, (settling, jitter));
+            if let Some(at) = desk.ledger.again_ns(desk.slot.as_ref(), now_ns) {
                 schedule(desk, &mut self.due, *place, at);
             }
             if self.leaving {
@@ -318,7 +319,7 @@ impl Syncer {
 }
 
 /// Only ever sooner: an entry that a sooner one replaced is passed over when its time comes.
-fn schedule(desk: &mut Desk, due: &mut BinaryHeap<Reverse<(u64, Place)>>, place: Place, at_ns: u64) {
+fn schedule<S>(desk: &mut Desk<S>, due: &mut BinaryHeap<Reverse<(u64, Place)>>, place: Place, at_ns: u64) {
     if desk.due_ns.is_none_or(|due_ns| at_ns < due_ns) {
         desk.due_ns = Some(at_ns);
         due.push(Reverse((at_ns, place)));

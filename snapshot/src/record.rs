@@ -21,6 +21,8 @@ pub const REQUESTS_PER_MINUTE_MAX: u32 = 50_000_000;
 pub const TIMEOUT_MS_MAX: u32 = 3_600_000;
 /// Most retries an endpoint may ask for.
 pub const RETRIES_MAX: u32 = 3;
+/// The meter ids of keys and subscriptions: a trillion of each, ever.
+pub const METER_ID_MAX: u64 = (1 << 40) - 1;
 
 /// Which record a change is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

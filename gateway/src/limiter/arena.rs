@@ -1,42 +1,167 @@
-//! Where a subscription's slot is found in nanoseconds, by any thread. Refuses to know what a slot holds, and when it may be freed.
-//!
-//! A look-up holds one of many shards as a reader, for as long as the look takes: nothing that waits belongs there.
+//! Where a subscription's entry is found in nanoseconds, by any thread and without a lock: a key leads through a tree of numbers to a
+//! place, and the entries at the places stay where they are as long as the process lives. One that is given up serves another
+//! key later; who has found one asks it whose it is (`Entry::check` does). Refuses to know what an entry holds.
 
-use std::sync::Arc;
+#[cfg(test)]
+mod tests;
 
-use dashmap::DashMap;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use limits::slot::Slot;
+use snapshot::record::METER_ID_MAX;
 
 use super::entry::Entry;
-use crate::id_hash::IdState;
+use crate::lock::lock;
 
-/// Growth and changes hold up one of them at a time. A power of two, as the map wants it.
-const SHARDS: usize = 1_024;
+/// Children of a branch, numbers of a leaf, entries of a chunk.
+const FAN: usize = 1 << FAN_BITS;
+const FAN_BITS: u32 = 10;
+/// Children of a root.
+const ROOT: usize = 1 << 11;
+
+const _: () =
+    assert!(METER_ID_MAX < 1 << 40, "every limit key, which is twice its meter id, or one more, has its number");
+
+type Branch<T, const N: usize = FAN> = Box<[OnceLock<T>; N]>;
+type Leaf = Box<[AtomicU32; FAN]>;
+/// Of `FAN` entries.
+type Chunk = Arc<[Entry]>;
 
 #[derive(Debug)]
 pub(super) struct Arena {
-    entries: DashMap<u64, Arc<Entry>, IdState>,
+    /// Places by the bits of the key, the highest first; 0: nowhere. Meter ids are given one after the other: leaves are full.
+    numbers: Branch<Branch<Branch<Leaf>>, ROOT>,
+    /// Entries by the bits of the place.
+    chunks: Branch<Branch<Chunk>, ROOT>,
+    places: Mutex<Places>,
+    taken: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    free: Vec<u32>,
+    /// The last one that was made; 0 is none.
+    last: u32,
+}
+
+/// An entry at its place.
+#[derive(Clone, Debug)]
+pub(super) struct Seat {
+    chunk: Chunk,
+    place: u32,
 }
 
 impl Arena {
     pub(super) fn new() -> Arena {
-        Arena { entries: DashMap::with_hasher_and_shard_amount(IdState, SHARDS) }
+        Arena { numbers: branch(), chunks: branch(), places: Mutex::default(), taken: AtomicUsize::new(0) }
     }
 
+    /// Keys that have an entry.
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.taken.load(Ordering::Relaxed)
     }
 
-    /// Looks at an entry where it is: no reference count is touched, which all threads would have to fight for.
-    pub(super) fn with<R>(&self, key: u64, look: impl FnOnce(&Arc<Entry>) -> R) -> Option<R> {
-        self.entries.get(&key).map(|entry| look(&entry))
+    /// The entry of a key, as it was a moment ago.
+    #[inline]
+    pub(super) fn find(&self, key: u64) -> Option<&Entry> {
+        let (chunk, place) = self.look_up(key)?;
+        chunk.get(digit(place, 0))
     }
 
-    /// Puts an entry in, in place of an older one of its key.
-    pub(super) fn insert(&self, entry: Arc<Entry>) {
-        self.entries.insert(entry.key(), entry);
+    /// As `find`; keeps the entry's memory.
+    pub(super) fn seat(&self, key: u64) -> Option<Seat> {
+        let (chunk, place) = self.look_up(key)?;
+        Some(Seat { chunk: Arc::clone(chunk), place: u32::try_from(place).ok()? })
     }
 
-    pub(super) fn remove(&self, key: u64) {
-        self.entries.remove(&key);
+    /// An entry that is nobody's, until `give_back`. None: there is no room.
+    pub(super) fn take(&self) -> Option<Seat> {
+        let mut places = lock(&self.places);
+        let place = match places.free.pop() {
+            Some(place) => place,
+            None => {
+                places.last = places.last.checked_add(1)?;
+                places.last
+            }
+        };
+        let root = self.chunks.get(digit(u64::from(place), 2))?.get_or_init(branch);
+        let chunk = root.get(digit(u64::from(place), 1))?.get_or_init(|| (0..FAN).map(|_| Entry::default()).collect());
+        Some(Seat { chunk: Arc::clone(chunk), place })
     }
+
+    /// From here on the key leads to this entry. False: there is no such key.
+    pub(super) fn bind(&self, key: u64, seat: &Seat) -> bool {
+        let number = self.number_made(key);
+        if let Some(number) = number
+            && number.swap(seat.place, Ordering::AcqRel) == 0
+        {
+            self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+        number.is_some()
+    }
+
+    /// From here on the key leads nowhere, and its entry may be taken for another one.
+    pub(super) fn give_back(&self, key: u64, seat: &Seat) {
+        if let Some(number) = self.number(key)
+            && number.swap(0, Ordering::AcqRel) != 0
+        {
+            self.taken.fetch_sub(1, Ordering::Relaxed);
+        }
+        lock(&self.places).free.push(seat.place);
+    }
+
+    #[inline]
+    fn look_up(&self, key: u64) -> Option<(&Chunk, u64)> {
+        let place = u64::from(self.number(key)?.load(Ordering::Acquire));
+        if place == 0 {
+            return None;
+        }
+        let chunk = self.chunks.get(digit(place, 2))?.get()?.get(digit(place, 1))?.get()?;
+        Some((chunk, place))
+    }
+
+    #[inline]
+    fn number(&self, key: u64) -> Option<&AtomicU32> {
+        let high = self.numbers.get(root(key)?)?.get()?;
+        high.get(digit(key, 2))?.get()?.get(digit(key, 1))?.get()?.get(digit(key, 0))
+    }
+
+    fn number_made(&self, key: u64) -> Option<&AtomicU32> {
+        let high = self.numbers.get(root(key)?)?.get_or_init(branch);
+        let low = high.get(digit(key, 2))?.get_or_init(branch);
+        let leaf = low.get(digit(key, 1))?.get_or_init(|| Box::new([const { AtomicU32::new(0) }; FAN]));
+        leaf.get(digit(key, 0))
+    }
+}
+
+impl Deref for Seat {
+    type Target = Entry;
+
+    #[allow(clippy::indexing_slicing)] // A chunk has as many entries as a digit has values.
+    fn deref(&self) -> &Entry {
+        &self.chunk[digit(u64::from(self.place), 0)]
+    }
+}
+
+/// For the core, which keeps the slot.
+impl AsRef<Slot> for Seat {
+    fn as_ref(&self) -> &Slot {
+        self.slot()
+    }
+}
+
+fn branch<T, const N: usize>() -> Branch<T, N> {
+    Box::new([const { OnceLock::new() }; N])
+}
+
+#[inline]
+fn digit(number: u64, nth: u32) -> usize {
+    usize::try_from(number >> (FAN_BITS * nth)).unwrap_or_default() & (FAN - 1)
+}
+
+#[inline]
+fn root(key: u64) -> Option<usize> {
+    usize::try_from(key >> (FAN_BITS * 3)).ok()
 }

@@ -246,7 +246,7 @@ impl Talk {
     fn sweep(&mut self, state: &mut State, now: Now) {
         self.fleet.sweep(state, SWEEP_ENTRIES_MAX, now);
         self.metrics.limits.slots.set(i64::try_from(self.fleet.slots()).unwrap_or(i64::MAX));
-        let is_large = state.entries.len() > SWEEP_ENTRIES_MAX;
+        let is_large = state.seats.len() > SWEEP_ENTRIES_MAX;
         self.sweep_at = Instant::now() + if is_large { SWEEP_STEP } else { SWEEP_INTERVAL };
     }
 

@@ -1,16 +1,18 @@
 //! One lane of a subscription on this node: its slot, what the slot follows, and the decisions that it allows. The hot path is one
 //! comparison and one `Slot::take`; everything else goes through the lane's lock. Refuses to talk to Redis.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use limits::answer::{project, retry_after_s};
 use limits::ledger::{Ledger, Unknown};
 use limits::slot::lease::Tick;
+use limits::slot::stamp::{Stale, Stamp};
 use limits::slot::{Denial, Slot, Take, Taken};
 use limits::syncer::Place;
 
 use super::answer::{LimitAnswers, LimitKind, LimitRefusal};
+use super::arena::Seat;
 use super::lane::{Lane, State};
 use super::terms::{Month, Origin, Terms, mono_ns};
 use super::{Checked, Pending};
@@ -23,23 +25,30 @@ const MONTH_UNKNOWN: i64 = i64::MIN;
 /// When to ask again where Redis did not answer in time.
 const RETRY_UNANSWERED_S: u64 = 1;
 
+/// What a decision needs comes first, in neighbouring lines.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Entry {
-    key: u64,
-    lane: Arc<Lane>,
-    place: Place,
-    slot: Arc<Slot>,
-    /// Of the terms that the slot follows.
-    stamp: AtomicU64,
-    adopted: Mutex<Adopted>,
+    slot: Slot,
+    /// Of the terms that the slot follows, the key among them.
+    stamp: Stamp,
     /// What Redis said is left of the month, beside the tokens that are here.
     month_left: AtomicI64,
     /// So little that there is nothing more before its end.
     month_is_used_up: AtomicBool,
     /// Requests that wait for Redis' word.
     waiting: AtomicU32,
-    /// Given up: the key has another entry, or none.
-    closed: AtomicBool,
+    /// Changes only under the lane's lock.
+    tenant: Mutex<Option<Tenant>>,
+}
+
+/// Whose the entry is.
+#[derive(Debug)]
+struct Tenant {
+    key: u64,
+    lane: Arc<Lane>,
+    place: Place,
+    adopted: Adopted,
 }
 
 /// What the slot follows.
@@ -52,57 +61,42 @@ struct Adopted {
     month: Option<Month>,
 }
 
-impl Entry {
-    /// Under the lane's lock.
-    pub(super) fn open(lane: &Arc<Lane>, state: &mut State, terms: &Terms, now: Now) -> Arc<Entry> {
-        let revision = terms.origin.revision;
-        let (place, slot) = state.syncer.open(terms.key, terms.core_policy(revision), terms.fleet);
-        state.syncer.set_month(place, terms.core_month(now));
-        Arc::new(Entry {
-            key: terms.key,
-            lane: Arc::clone(lane),
-            place,
-            slot,
-            stamp: AtomicU64::new(terms.stamp()),
-            adopted: Mutex::new(Adopted {
-                origin: terms.origin,
-                policy_bits: terms.policy_bits(),
-                policy_revision: revision,
-                fleet: terms.fleet,
-                month: terms.month,
-            }),
+impl Default for Entry {
+    /// Nobody's.
+    fn default() -> Entry {
+        Entry {
+            slot: Slot::new(),
+            stamp: Stamp::default(),
             month_left: AtomicI64::new(MONTH_UNKNOWN),
             month_is_used_up: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
-            closed: AtomicBool::new(false),
-        })
+            tenant: Mutex::new(None),
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn slot(&self) -> &Slot {
+        &self.slot
     }
 
-    pub(super) fn key(&self) -> u64 {
-        self.key
-    }
-
-    pub(super) fn place(&self) -> Place {
-        self.place
-    }
-
-    pub(super) fn lane(&self) -> &Lane {
-        &self.lane
-    }
-
-    /// Changes only under the lane's lock.
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+    /// The key that it serves, and its place in the lane's syncer.
+    pub(super) fn tenant(&self) -> Option<(u64, Place)> {
+        lock(&self.tenant).as_ref().map(|tenant| (tenant.key, tenant.place))
     }
 
     /// Under the lane's lock.
     pub(super) fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+        self.stamp.clear();
+        *lock(&self.tenant) = None;
     }
 
     /// Under the lane's lock.
     pub(super) fn learn_month(&self, state: &State) {
-        let ledger = state.syncer.ledger(self.place).filter(|_| !self.is_closed());
+        self.learn(self.tenant().and_then(|(_, place)| state.syncer.ledger(place)));
+    }
+
+    fn learn(&self, ledger: Option<&Ledger>) {
         let left = ledger.and_then(Ledger::month_left);
         self.month_left.store(left.unwrap_or(MONTH_UNKNOWN), Ordering::Relaxed);
         self.month_is_used_up.store(ledger.is_some_and(Ledger::is_month_used_up), Ordering::Relaxed);
@@ -110,46 +104,25 @@ impl Entry {
 
     /// Decides one request on what is at hand, in nanoseconds and without a lock. None: `check_slowly` has to.
     pub(super) fn check(&self, terms: &Terms, now: Now) -> Option<Checked> {
-        if self.stamp.load(Ordering::Acquire) != terms.stamp() {
-            return None;
-        }
-        match self.slot.take(mono_ns(now)) {
-            Take::Unknown => None,
-            take => Some(self.told(take, terms, now)),
-        }
-    }
-
-    /// Decides a request that `check` could not, or that has waited, under the lane's lock. None: the entry was given up; look
-    /// the key up again.
-    pub(super) fn check_slowly(self: &Arc<Entry>, terms: &Terms, now: Now) -> Option<Checked> {
-        let mut state = self.lane.lock();
-        if self.is_closed() {
-            return None;
-        }
-        if self.stamp.load(Ordering::Acquire) != terms.stamp() {
-            self.follow(&mut state, terms, now);
-        }
-        // An answer may have come while the lock was awaited.
-        let take = self.slot.take_again(mono_ns(now));
-        if take != Take::Unknown {
-            return Some(self.told(take, terms, now));
-        }
-        Some(match state.syncer.decide_unknown(self.place, mono_ns(now)) {
-            Unknown::Admitted => Checked::Admitted(self.answers(terms, Some(LimitOutcome::Share), now)),
-            Unknown::Refused { retry_ns, by } => self.refused(terms, retry_ns, by, now),
-            Unknown::Wait => {
-                drop(state);
-                self.lane.hurry();
-                let pending = Pending { entry: Arc::clone(self), terms: *terms };
-                Checked::Unknown(Box::new(pending), self.answers(terms, None, now))
+        match self.stamp.take(&self.slot, terms.stamp(), mono_ns(now)) {
+            Ok(Take::Unknown) => None,
+            Ok(take) => {
+                self.call_for(take);
+                Some(self.told(take, terms, now))
             }
-        })
+            Err(Stale { wake }) => {
+                if wake {
+                    self.call();
+                }
+                None
+            }
+        }
     }
 
     /// How the limits stand.
     pub(super) fn answers(&self, terms: &Terms, outcome: Option<LimitOutcome>, now: Now) -> LimitAnswers {
         let now_ns = mono_ns(now);
-        let answer = project(&terms.core_policy(0), &self.slot, now_ns);
+        let answer = project(&terms.core_policy(0), self.slot(), now_ns);
         let month_left = terms.month.map_or(0, |month| self.month_left(month, now_ns));
         terms.answers((answer.remaining, answer.grows_s), month_left, outcome, now)
     }
@@ -160,26 +133,23 @@ impl Entry {
         LimitRefusal { kind: LimitKind::Rate, retry_after_s: RETRY_UNANSWERED_S, answers }
     }
 
-    pub(super) fn begin_waiting(&self) {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
+    fn call_for(&self, take: Take) {
+        if matches!(take, Take::Admitted { wake: true, .. }) {
+            self.call();
+        }
     }
 
-    /// The last one that leaves says so: nothing needs to be asked for its sake.
-    pub(super) fn end_waiting(&self) {
-        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
-            let mut state = self.lane.lock();
-            if !self.is_closed() && self.waiting.load(Ordering::Acquire) == 0 {
-                state.syncer.stop_waiting(self.place);
-            }
+    /// For whoever has the slot now: a call that got lost would have been its last one.
+    #[cold]
+    fn call(&self) {
+        if let Some(tenant) = &*lock(&self.tenant) {
+            tenant.lane.call(tenant.place);
         }
     }
 
     fn told(&self, take: Take, terms: &Terms, now: Now) -> Checked {
         match take {
-            Take::Admitted { taken, wake } => {
-                if wake {
-                    self.lane.call(self.place);
-                }
+            Take::Admitted { taken, .. } => {
                 let outcome = match taken {
                     Taken::Lease => LimitOutcome::Leased,
                     Taken::Overdraft => LimitOutcome::Overdraft,
@@ -213,21 +183,90 @@ impl Entry {
     }
 
     fn month_left(&self, month: Month, now_ns: u64) -> i64 {
-        let here = i64::from(self.slot.held(Tick::of(now_ns))) - i64::from(self.slot.owed());
+        let here = i64::from(self.slot().held(Tick::of(now_ns))) - i64::from(self.slot().owed());
         let left = match self.month_left.load(Ordering::Relaxed) {
             MONTH_UNKNOWN => i64::try_from(month.included).unwrap_or(i64::MAX),
             left => left,
         };
         left.saturating_add(here)
     }
+}
+
+impl Seat {
+    /// Under the lane's lock: begins to serve a key.
+    pub(super) fn open(&self, lane: &Arc<Lane>, state: &mut State, terms: &Terms, now: Now) {
+        let policy_revision = terms.origin.revision;
+        self.month_left.store(MONTH_UNKNOWN, Ordering::Relaxed);
+        self.month_is_used_up.store(false, Ordering::Relaxed);
+        // Before the slot gets anything that could be taken.
+        self.stamp.set(terms.stamp());
+        let place = state.syncer.open(terms.key, self.clone(), terms.core_policy(policy_revision), terms.fleet);
+        state.syncer.set_month(place, terms.core_month(now));
+        let adopted = Adopted {
+            origin: terms.origin,
+            policy_bits: terms.policy_bits(),
+            policy_revision,
+            fleet: terms.fleet,
+            month: terms.month,
+        };
+        *lock(&self.tenant) = Some(Tenant { key: terms.key, lane: Arc::clone(lane), place, adopted });
+    }
+
+    /// Decides a request that `check` could not, or that has waited, under the lane's lock. None: the entry is not the key's any
+    /// more; look the key up again.
+    pub(super) fn check_slowly(&self, lane: &Arc<Lane>, terms: &Terms, now: Now) -> Option<Checked> {
+        let mut state = lane.lock();
+        let place = self.place_of(terms.key)?;
+        if !self.stamp.is(terms.stamp()) {
+            self.follow(&mut state, terms, now);
+        }
+        // An answer may have come while the lock was awaited.
+        let take = self.slot().take_again(mono_ns(now));
+        if take != Take::Unknown {
+            self.call_for(take);
+            return Some(self.told(take, terms, now));
+        }
+        Some(match state.syncer.decide_unknown(place, mono_ns(now)) {
+            Unknown::Admitted => Checked::Admitted(self.answers(terms, Some(LimitOutcome::Share), now)),
+            Unknown::Refused { retry_ns, by } => self.refused(terms, retry_ns, by, now),
+            Unknown::Wait => {
+                drop(state);
+                lane.hurry();
+                let pending = Pending { seat: self.clone(), lane: Arc::clone(lane), terms: *terms };
+                Checked::Unknown(Box::new(pending), self.answers(terms, None, now))
+            }
+        })
+    }
+
+    pub(super) fn begin_waiting(&self) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The last one that leaves says so: nothing needs to be asked for its sake.
+    pub(super) fn end_waiting(&self, lane: &Lane, key: u64) {
+        if self.waiting.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let mut state = lane.lock();
+            if let Some(place) = self.place_of(key)
+                && self.waiting.load(Ordering::Acquire) == 0
+            {
+                state.syncer.stop_waiting(place);
+            }
+        }
+    }
+
+    fn place_of(&self, key: u64) -> Option<Place> {
+        self.tenant().filter(|(tenant, _)| *tenant == key).map(|(_, place)| place)
+    }
 
     /// Brings the slot under newer terms. A request that was pinned to an older snapshot of the same epoch changes nothing and is
     /// decided by the newer terms.
     fn follow(&self, state: &mut State, terms: &Terms, now: Now) {
-        let mut adopted = lock(&self.adopted);
-        if !adopted.is_before(terms) {
+        let mut tenant = lock(&self.tenant);
+        let Some(Tenant { lane, place, adopted, .. }) =
+            tenant.as_mut().filter(|tenant| tenant.adopted.is_before(terms))
+        else {
             return;
-        }
+        };
         if adopted.policy_bits != terms.policy_bits() {
             // A new epoch goes on far beyond the old one's revisions, but which of two is later is not known here: a request may still be
             // pinned to the old one, and another database counts from the start. Redis follows the highest, so this one has to be it.
@@ -235,16 +274,16 @@ impl Entry {
         }
         if adopted.policy_bits != terms.policy_bits() || adopted.fleet != terms.fleet {
             let policy = terms.core_policy(adopted.policy_revision);
-            state.syncer.change(self.place, policy, terms.fleet, mono_ns(now));
+            state.syncer.change(*place, policy, terms.fleet, mono_ns(now));
         }
         if adopted.month != terms.month {
-            state.syncer.set_month(self.place, terms.core_month(now));
-            self.learn_month(state);
+            state.syncer.set_month(*place, terms.core_month(now));
+            self.learn(state.syncer.ledger(*place));
         }
         let (origin, policy_bits, fleet, month) = (terms.origin, terms.policy_bits(), terms.fleet, terms.month);
         *adopted = Adopted { origin, policy_bits, fleet, month, ..*adopted };
-        self.stamp.store(terms.stamp(), Ordering::Release);
-        self.lane.hurry();
+        self.stamp.set(terms.stamp());
+        lane.hurry();
     }
 }
 

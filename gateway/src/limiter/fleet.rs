@@ -8,7 +8,6 @@ use tokio::sync::mpsc;
 
 use super::answer::LimitAnswers;
 use super::arena::Arena;
-use super::entry::Entry;
 use super::lane::{Lane, State};
 use super::terms::{Terms, mono_ns};
 use super::{Checked, LimitKind, LimitRefusal};
@@ -47,19 +46,20 @@ impl Fleet {
     }
 
     pub(super) fn check(&self, terms: &Terms, now: Now) -> Checked {
+        if let Some(checked) = self.arena.find(terms.key).and_then(|entry| entry.check(terms, now)) {
+            return checked;
+        }
+        self.check_slowly(terms, now)
+    }
+
+    fn check_slowly(&self, terms: &Terms, now: Now) -> Checked {
         for _ in 0..LOOK_UPS_MAX {
-            // Nothing that waits for a lock may happen where the entry lies.
-            let looked = self.arena.with(terms.key, |entry| entry.check(terms, now).ok_or_else(|| Arc::clone(entry)));
-            match looked {
-                Some(Ok(checked)) => return checked,
-                Some(Err(entry)) => {
-                    if let Some(checked) = entry.check_slowly(terms, now) {
-                        return checked;
-                    }
-                }
-                None => {}
+            let Some(lane) = self.lane(terms.key) else { break };
+            let checked = self.arena.seat(terms.key).and_then(|seat| seat.check_slowly(lane, terms, now));
+            if let Some(checked) = checked {
+                return checked;
             }
-            self.open(terms, now);
+            self.open(lane, terms, now);
         }
         // Given up three times within microseconds, though nothing is given up that was used within a minute.
         let answers = untouched(terms, Some(LimitOutcome::Unanswered), now);
@@ -68,7 +68,7 @@ impl Fleet {
 
     /// Takes nothing and makes no slot.
     pub(super) fn peek(&self, terms: &Terms, now: Now) -> LimitAnswers {
-        let known = self.arena.with(terms.key, |entry| entry.answers(terms, None, now));
+        let known = self.arena.find(terms.key).map(|entry| entry.answers(terms, None, now));
         known.unwrap_or_else(|| untouched(terms, None, now))
     }
 
@@ -91,34 +91,39 @@ impl Fleet {
 
     /// After an answer, under the lane's lock: what is left of the month.
     pub(super) fn tell_month(&self, state: &State, key: u64) {
-        self.arena.with(key, |entry| entry.learn_month(state));
+        if let Some(entry) = self.arena.find(key) {
+            entry.learn_month(state);
+        }
     }
 
     /// Under the lane's lock: gives up the next `entries_max` entries, where nothing of them matters any more.
     pub(super) fn sweep(&self, state: &mut State, entries_max: usize, now: Now) {
-        for _ in 0..entries_max.min(state.entries.len()) {
-            if state.swept >= state.entries.len() {
+        for _ in 0..entries_max.min(state.seats.len()) {
+            if state.swept >= state.seats.len() {
                 state.swept = 0;
             }
-            let Some(entry) = state.entries.get(state.swept) else { return };
-            if !state.syncer.close(entry.place(), mono_ns(now)) {
+            let Some(seat) = state.seats.get(state.swept) else { return };
+            let tenant = seat.tenant().filter(|(_, place)| state.syncer.close(*place, mono_ns(now)));
+            let Some((key, _)) = tenant else {
                 state.swept += 1;
                 continue;
-            }
-            entry.close();
-            self.arena.remove(entry.key());
-            state.entries.swap_remove(state.swept);
+            };
+            seat.close();
+            self.arena.give_back(key, seat);
+            state.seats.swap_remove(state.swept);
         }
     }
 
-    fn open(&self, terms: &Terms, now: Now) {
-        let Some(lane) = self.lane(terms.key) else { return };
+    fn open(&self, lane: &Arc<Lane>, terms: &Terms, now: Now) {
         let mut state = lane.lock();
         // Another thread may have been faster.
-        if self.arena.with(terms.key, |entry| entry.is_closed()).unwrap_or(true) {
-            let entry = Entry::open(lane, &mut state, terms, now);
-            self.arena.insert(Arc::clone(&entry));
-            state.entries.push(entry);
+        if self.arena.find(terms.key).is_none()
+            && let Some(seat) = self.arena.take()
+        {
+            seat.open(lane, &mut state, terms, now);
+            if self.arena.bind(terms.key, &seat) {
+                state.seats.push(seat)
+            }
         }
     }
 

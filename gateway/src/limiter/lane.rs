@@ -2,14 +2,14 @@
 //! called, and the two ways to wake the driver. Refuses to send anything, and to wake the driver for a slot that can wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
 use limits::script;
 use limits::syncer::{Place, Syncer};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::entry::Entry;
+use super::arena::Seat;
 use crate::lock::lock;
 
 #[derive(Debug)]
@@ -30,11 +30,11 @@ pub(super) struct Lane {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) syncer: Syncer,
+    pub(super) syncer: Syncer<Seat>,
     /// Empty: takes turns with the lane's list of calls, so that neither allocates.
     called: Vec<Place>,
-    /// The open entries, in no order.
-    pub(super) entries: Vec<Arc<Entry>>,
+    /// Of the lane's keys, in no order.
+    pub(super) seats: Vec<Seat>,
     /// The next one that may be idle.
     pub(super) swept: usize,
 }
@@ -46,7 +46,7 @@ impl Lane {
             state: Mutex::new(State {
                 syncer: Syncer::new(node, birth),
                 called: Vec::new(),
-                entries: Vec::new(),
+                seats: Vec::new(),
                 swept: 0,
             }),
             calls: Mutex::default(),

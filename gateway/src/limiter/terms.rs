@@ -72,14 +72,14 @@ impl Terms {
         Terms { key, policy, month, fleet: fleet.max(1), origin: token.map(Origin::of).unwrap_or_default() }
     }
 
-    /// A number that differs where anything differs that a slot has to follow. Two that coincide by chance (2⁻⁶⁴) would delay
-    /// a change until the next one.
+    /// A number that differs where the key differs, or anything that a slot has to follow; never 0. Two that coincide by chance
+    /// (2⁻⁶⁴) would delay a change until the next one.
     pub(super) fn stamp(&self) -> u64 {
         let month = self.month.map_or(0, |month| {
             let ends = month.ends_at_ms.unsigned_abs();
             fold(fold(month.included, ends), u64::from(month.period) << 1 | u64::from(month.hard)) | 1
         });
-        fold(fold(policy_bits(&self.policy), month), u64::from(self.fleet))
+        fold(fold(fold(policy_bits(&self.policy), month), u64::from(self.fleet)), self.key).max(1)
     }
 
     pub(super) fn policy_bits(&self) -> u64 {

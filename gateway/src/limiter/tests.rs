@@ -18,6 +18,8 @@ use super::terms::{Month, Origin, Terms};
 use super::{Checked, LimitAnswers, LimitKind, LimitRefusal, Limiter};
 use crate::clock::Now;
 
+/// An hour after the machine began.
+pub(super) const START: Now = Now { mono_us: 3_600_000_000, unix_ms: 1_800_000_000_000 };
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn policy(algorithm: Algorithm, per_minute: u32, burst: u32) -> Policy {
@@ -26,7 +28,7 @@ fn policy(algorithm: Algorithm, per_minute: u32, burst: u32) -> Policy {
     Policy { algorithm, per_minute, burst, on_redis_down: OnRedisDown::FairShare, strict: false }
 }
 
-fn bucket(per_minute: u32, burst: u32) -> Policy {
+pub(super) fn bucket(per_minute: u32, burst: u32) -> Policy {
     policy(Algorithm::TokenBucket, per_minute, burst)
 }
 
@@ -39,7 +41,7 @@ fn fixed(limit: u32) -> Policy {
 }
 
 /// Of revision 1, in a fleet of one.
-fn terms(key: u64, policy: Policy) -> Terms {
+pub(super) fn terms(key: u64, policy: Policy) -> Terms {
     Terms { key, policy, month: None, fleet: 1, origin: Origin { epoch: 1, revision: 1 } }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use limits::terms::WAIT_MAX_NS;
 use tokio::time::{Instant, timeout_at};
 
-use super::entry::Entry;
+use super::arena::Seat;
+use super::lane::Lane;
 use super::terms::Terms;
 use super::{Checked, LimitAnswers, LimitRefusal};
 use crate::clock::Now;
@@ -19,7 +20,8 @@ const WAIT_MAX: Duration = Duration::from_nanos(WAIT_MAX_NS);
 /// A request that only Redis can decide.
 #[derive(Debug)]
 pub struct Pending {
-    pub(super) entry: Arc<Entry>,
+    pub(super) seat: Seat,
+    pub(super) lane: Arc<Lane>,
     pub(super) terms: Terms,
 }
 
@@ -27,20 +29,20 @@ impl Pending {
     /// Waits for Redis' word, 5 ms at most, and decides. Without it the request is refused.
     pub async fn settle(&self, metrics: &Metrics) -> Result<LimitAnswers, LimitRefusal> {
         let began = Instant::now();
-        let waiting = Waiting::begin(&self.entry);
+        let waiting = Waiting::begin(self);
         let decided = self.decide(began + WAIT_MAX).await;
         drop(waiting);
         let result = if decided.is_some() { WaitResult::Answered } else { WaitResult::TimedOut };
         metrics.limits.waited(result, began.elapsed());
-        decided.unwrap_or_else(|| Err(self.entry.unanswered(&self.terms, Now::read())))
+        decided.unwrap_or_else(|| Err(self.seat.unanswered(&self.terms, Now::read())))
     }
 
     async fn decide(&self, deadline: Instant) -> Option<Result<LimitAnswers, LimitRefusal>> {
         loop {
             // Asked for before the look, so that no answer is missed in between.
-            let answered = self.entry.lane().answered();
+            let answered = self.lane.answered();
             // None never happens: an entry on which somebody waits is not given up.
-            match self.entry.check_slowly(&self.terms, Now::read())? {
+            match self.seat.check_slowly(&self.lane, &self.terms, Now::read())? {
                 Checked::Admitted(answers) => return Some(Ok(answers)),
                 Checked::Refused(refusal) => return Some(Err(refusal)),
                 Checked::Unknown(..) => {}
@@ -51,17 +53,17 @@ impl Pending {
 }
 
 /// Counts among those who wait until it is dropped, for a client may leave meanwhile.
-struct Waiting<'a>(&'a Entry);
+struct Waiting<'a>(&'a Pending);
 
 impl Waiting<'_> {
-    fn begin(entry: &Entry) -> Waiting<'_> {
-        entry.begin_waiting();
-        Waiting(entry)
+    fn begin(pending: &Pending) -> Waiting<'_> {
+        pending.seat.begin_waiting();
+        Waiting(pending)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.end_waiting();
+        self.0.seat.end_waiting(&self.0.lane, self.0.terms.key);
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Ring<W> {
 pub(super) struct Writer<W: AsRef<[AtomicU64]>> {
     ring: Arc<Ring<W>>,
     head: u64,
+    /// Word at which record `head` begins: kept, for a division costs more than all the rest of a push.
+    next: usize,
     /// What was released when it was last looked at.
     released: u64,
 }
@@ -47,7 +49,8 @@ impl<W: AsRef<[AtomicU64]>> Ring<W> {
             return None;
         }
         let head = self.head.0.load(Ordering::Acquire);
-        Some(Writer { ring: self.clone(), head, released: self.released.0.load(Ordering::Acquire) })
+        let next = self.start(head).unwrap_or_default();
+        Some(Writer { ring: self.clone(), head, next, released: self.released.0.load(Ordering::Acquire) })
     }
 
     pub(super) fn capacity(&self) -> u64 {
@@ -71,8 +74,7 @@ impl<W: AsRef<[AtomicU64]>> Ring<W> {
 
     /// None: record `index` is not there, or not whole.
     pub(super) fn read(&self, index: u64) -> Option<Record> {
-        let words = self.place(index)?;
-        let (commit, body) = words.split_first()?;
+        let [commit, body @ ..] = self.words.as_ref().get(self.start(index)?..)?.first_chunk::<WORDS>()?;
         let commit = commit.load(Ordering::Acquire);
         let mut values = [0; BODY_WORDS];
         for (value, word) in values.iter_mut().zip(body) {
@@ -81,14 +83,15 @@ impl<W: AsRef<[AtomicU64]>> Ring<W> {
         (u64::from_le(commit) == commit_word(index, &values)).then(|| Record::from_words(&values))
     }
 
-    fn place(&self, index: u64) -> Option<&[AtomicU64]> {
-        let start = usize::try_from(index.checked_rem(self.capacity)?).ok()?.checked_mul(WORDS)?;
-        self.words.as_ref().get(start..start.checked_add(WORDS)?)
+    /// The word at which a record begins. None: the ring has no room at all.
+    fn start(&self, index: u64) -> Option<usize> {
+        usize::try_from(index.checked_rem(self.capacity)?).ok()?.checked_mul(WORDS)
     }
 
     #[inline]
-    fn write(&self, index: u64, record: &Record) {
-        let Some([commit, body @ ..]) = self.place(index) else { return };
+    fn write(&self, start: usize, index: u64, record: &Record) {
+        let words = self.words.as_ref().get(start..).and_then(<[AtomicU64]>::first_chunk::<WORDS>);
+        let Some([commit, body @ ..]) = words else { return };
         let values = record.to_words();
         for (word, value) in body.iter().zip(values) {
             word.store(value.to_le(), Ordering::Relaxed);
@@ -109,8 +112,12 @@ impl<W: AsRef<[AtomicU64]>> Writer<W> {
                 return false;
             }
         }
-        self.ring.write(self.head, record);
+        self.ring.write(self.next, self.head, record);
         self.head += 1;
+        self.next += WORDS;
+        if self.next + WORDS > self.ring.words.as_ref().len() {
+            self.next = 0;
+        }
         self.ring.head.0.store(self.head, Ordering::Release);
         true
     }

@@ -193,7 +193,8 @@ impl World {
         self.lives += 1;
         let name = u64::try_from(node).unwrap() + 1;
         let mut syncer = Syncer::new(name, self.lives);
-        let (place, slot) = syncer.open(KEY, self.policy, self.scenario.fleet);
+        let slot = Arc::new(Slot::new());
+        let place = syncer.open(KEY, Arc::clone(&slot), self.policy, self.scenario.fleet);
         self.nodes[node] = Some(Node {
             life: self.lives,
             offset_ns: self.dice.below(1 << 50),

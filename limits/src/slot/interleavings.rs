@@ -4,6 +4,7 @@
 use loom::sync::Arc;
 use loom::thread;
 
+use super::stamp::Stamp;
 use super::*;
 
 const MS: u64 = 1_000_000;
@@ -95,5 +96,28 @@ fn the_syncer_is_called_once_until_it_looks() {
         });
         let calls: u32 = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
         assert_eq!(calls, 1);
+    });
+}
+
+#[test]
+fn who_was_late_takes_nothing_of_the_next_key_of_a_slot() {
+    loom::model(|| {
+        let seat = Arc::new((Stamp::default(), Slot::new()));
+        let (stamp, slot) = &*seat;
+        stamp.set(1);
+        slot.set_overdraft(1);
+        let late = {
+            let seat = Arc::clone(&seat);
+            thread::spawn(move || matches!(seat.0.take(&seat.1, 1, MS), Ok(Take::Admitted { .. })))
+        };
+        // As a key is closed, and the next one is opened and admitted.
+        let is_closed = slot.seal();
+        if is_closed {
+            stamp.set(2);
+            slot.renew();
+            slot.set_overdraft(1);
+            slot.put(lease(1, 100), Tick::of(MS));
+        }
+        assert_eq!(late.join().unwrap(), !is_closed && slot.owed() == 1);
     });
 }

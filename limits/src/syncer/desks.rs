@@ -1,10 +1,7 @@
 //! The keys that a syncer serves, each at a place that stays its own until it is given up. A place that was given up stands for
 //! nothing, even when its number serves another key. Refuses to know messages.
 
-use std::sync::Arc;
-
 use crate::ledger::Ledger;
-use crate::slot::Slot;
 
 /// A key's place in its syncer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,22 +11,26 @@ pub struct Place {
 }
 
 #[derive(Debug)]
-pub(super) struct Desk {
-    pub(super) slot: Arc<Slot>,
+pub(super) struct Desk<S> {
+    pub(super) slot: S,
     pub(super) ledger: Ledger,
     /// Stands in the queue of those that called.
     pub(super) called: bool,
     pub(super) due_ns: Option<u64>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Desks {
-    seats: Vec<(u64, Option<Desk>)>,
+#[derive(Debug)]
+pub(super) struct Desks<S> {
+    seats: Vec<(u64, Option<Desk<S>>)>,
     free: Vec<usize>,
 }
 
-impl Desks {
-    pub(super) fn open(&mut self, slot: Arc<Slot>, ledger: Ledger) -> Place {
+impl<S> Desks<S> {
+    pub(super) fn new() -> Self {
+        Desks { seats: Vec::new(), free: Vec::new() }
+    }
+
+    pub(super) fn open(&mut self, slot: S, ledger: Ledger) -> Place {
         let desk = Desk { slot, ledger, called: false, due_ns: None };
         if let Some(index) = self.free.pop()
             && let Some((generation, seat)) = self.seats.get_mut(index)
@@ -51,17 +52,17 @@ impl Desks {
         }
     }
 
-    pub(super) fn get(&self, place: Place) -> Option<&Desk> {
+    pub(super) fn get(&self, place: Place) -> Option<&Desk<S>> {
         let (generation, desk) = self.seats.get(place.index)?;
         desk.as_ref().filter(|_| *generation == place.generation)
     }
 
-    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Desk> {
+    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Desk<S>> {
         let (generation, desk) = self.seats.get_mut(place.index)?;
         desk.as_mut().filter(|_| *generation == place.generation)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Desk> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Desk<S>> {
         self.seats.iter().filter_map(|(_, desk)| desk.as_ref())
     }
 

@@ -23,6 +23,10 @@ impl Pair {
         pair
     }
 
+    fn open(&mut self, key: u64, policy: Policy, fleet: u32) -> (Place, Arc<Slot>) {
+        open(&mut self.syncer, key, policy, fleet)
+    }
+
     fn pass(&mut self, ms: u64) {
         self.now_ns += ms * MS_NS;
     }
@@ -70,6 +74,11 @@ impl Pair {
     }
 }
 
+fn open(syncer: &mut Syncer, key: u64, policy: Policy, fleet: u32) -> (Place, Arc<Slot>) {
+    let slot = Arc::new(Slot::new());
+    (syncer.open(key, Arc::clone(&slot), policy, fleet), slot)
+}
+
 fn bucket(revision: u64, per_minute: u32, burst: u32) -> Policy {
     Policy::new(revision, Algorithm::TokenBucket, per_minute, burst).unwrap()
 }
@@ -81,7 +90,7 @@ fn is_admitted(take: Take) -> bool {
 #[test]
 fn nothing_is_owed_before_redis_has_admitted_the_process() {
     let mut syncer = Syncer::new(1, 1);
-    let (place, slot) = syncer.open(7, bucket(1, 600, 100), 1);
+    let (place, slot) = open(&mut syncer, 7, bucket(1, 600, 100), 1);
     assert_eq!(slot.take(MS_NS), Take::Unknown);
     assert_eq!(syncer.decide_unknown(place, MS_NS), Unknown::Wait);
     let hello = syncer.poll(MS_NS).unwrap();
@@ -94,7 +103,7 @@ fn nothing_is_owed_before_redis_has_admitted_the_process() {
 #[test]
 fn a_message_holds_so_many_keys_and_the_rest_follow() {
     let mut pair = Pair::new();
-    let keys: Vec<_> = (0..300).map(|key| pair.syncer.open(key, bucket(1, 600, 100), 1)).collect();
+    let keys: Vec<_> = (0..300).map(|key| pair.open(key, bucket(1, 600, 100), 1)).collect();
     for (place, slot) in &keys {
         for _ in 0..40 {
             assert!(is_admitted(pair.take(*place, slot)));
@@ -110,7 +119,7 @@ fn a_message_holds_so_many_keys_and_the_rest_follow() {
 #[test]
 fn a_debt_whose_answer_is_lost_is_told_again_and_debited_once() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 60, 100), 1);
     (0..30).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
     let request = pair.ask().unwrap();
     let debt = request.asks[0].debt;
@@ -127,7 +136,7 @@ fn a_debt_whose_answer_is_lost_is_told_again_and_debited_once() {
 #[test]
 fn a_late_answer_changes_nothing() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 600, 100), 1);
     (0..30).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
     let request = pair.ask().unwrap();
     let reply = pair.redis.apply(&request, pair.redis_us());
@@ -140,7 +149,7 @@ fn a_late_answer_changes_nothing() {
 #[test]
 fn an_idle_key_gives_its_tokens_back_and_is_idle() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 60, 100), 1);
     (0..30).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
     pair.exchange();
     assert!(slot.held(crate::slot::lease::Tick::of(pair.now_ns)) > 0);
@@ -156,7 +165,7 @@ fn an_idle_key_gives_its_tokens_back_and_is_idle() {
 #[test]
 fn a_larger_fleet_lowers_the_overdraft_at_once_and_raises_it_never() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
+    let (place, slot) = pair.open(7, bucket(1, 600, 100), 2);
     assert_eq!(slot.overdraft_left(), 25);
     assert!(is_admitted(pair.take(place, &slot)));
     pair.syncer.change(place, bucket(1, 600, 100), 10, pair.now_ns);
@@ -170,7 +179,7 @@ fn a_larger_fleet_lowers_the_overdraft_at_once_and_raises_it_never() {
 #[test]
 fn a_changed_policy_holds_at_once_and_keeps_the_fraction() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 60, 100), 1);
     while pair.level(7) > 50 {
         pair.take(place, &slot);
         pair.settle();
@@ -192,7 +201,7 @@ fn a_changed_policy_holds_at_once_and_keeps_the_fraction() {
 #[test]
 fn a_smaller_policy_may_be_owed_on_before_redis_has_answered_but_only_its_fraction_of_what_was_left() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
+    let (place, slot) = pair.open(7, bucket(1, 600, 100), 2);
     (0..5).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
     assert_eq!((slot.overdraft_left(), slot.owed()), (20, 5));
     pair.syncer.change(place, bucket(2, 600, 50), 2, pair.now_ns);
@@ -204,7 +213,7 @@ fn a_smaller_policy_may_be_owed_on_before_redis_has_answered_but_only_its_fracti
 #[test]
 fn a_policy_that_was_denied_owes_nothing_under_the_next_one_until_redis_has_answered() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 4), 1);
+    let (place, slot) = pair.open(7, bucket(1, 60, 4), 1);
     pair.take_settled(place, &slot, 12);
     assert!(matches!(slot.take(pair.now_ns), Take::Denied { .. }));
     pair.syncer.change(place, bucket(2, 60, 4_000), 1, pair.now_ns);
@@ -215,7 +224,7 @@ fn a_policy_that_was_denied_owes_nothing_under_the_next_one_until_redis_has_answ
 #[test]
 fn a_level_below_one_denies_until_the_projection_says_otherwise() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 4), 1);
+    let (place, slot) = pair.open(7, bucket(1, 60, 4), 1);
     pair.take_settled(place, &slot, 12);
     let Take::Denied { until_ns, by: Denial::Rate } = slot.take(pair.now_ns) else { panic!("{slot:?}") };
     assert!(until_ns - pair.now_ns <= 2_000 * MS_NS);
@@ -226,7 +235,7 @@ fn a_level_below_one_denies_until_the_projection_says_otherwise() {
 #[test]
 fn a_lease_ends_when_its_question_is_five_ticks_old() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 600, 100), 1);
     (0..50).for_each(|_| {
         pair.take(place, &slot);
     });
@@ -243,7 +252,7 @@ fn a_lease_ends_when_its_question_is_five_ticks_old() {
 #[test]
 fn the_month_refuses_when_it_is_used_up_and_says_so() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 1_000), 1);
+    let (place, slot) = pair.open(7, bucket(1, 6_000, 1_000), 1);
     let ends_ns = pair.now_ns + 3_600_000 * MS_NS;
     let month = MonthTerms { period: 1, included: 20, hard: true, ends_ns };
     pair.syncer.set_month(place, Some(month));
@@ -262,7 +271,7 @@ fn the_month_refuses_when_it_is_used_up_and_says_so() {
 #[test]
 fn a_lost_month_is_spent_by_each_nodes_share_of_what_was_left() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 1_000), 4);
+    let (place, slot) = pair.open(7, bucket(1, 6_000, 1_000), 4);
     let month = MonthTerms { period: 1, included: 40, hard: true, ends_ns: u64::MAX };
     pair.syncer.set_month(place, Some(month));
     let admitted = pair.take_settled(place, &slot, 60);
@@ -288,7 +297,7 @@ fn calm_down(pair: &mut Pair) {
 #[test]
 fn a_place_is_given_up_when_nothing_is_held_or_owed_and_serves_another_key() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 600, 100), 1);
     pair.take_settled(place, &slot, 30);
     assert!(!pair.syncer.give_up(place, pair.now_ns), "tokens in hand");
     calm_down(&mut pair);
@@ -301,7 +310,7 @@ fn a_place_is_given_up_when_nothing_is_held_or_owed_and_serves_another_key() {
     assert_eq!(slot.take(pair.now_ns), Take::Unknown);
     assert!(!pair.syncer.give_up(place, pair.now_ns), "once");
 
-    let (next, other) = pair.syncer.open(8, bucket(1, 600, 100), 1);
+    let (next, other) = pair.open(8, bucket(1, 600, 100), 1);
     assert!(next != place && pair.syncer.ledger(place).is_none());
     assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Wait);
     pair.syncer.call(place);
@@ -314,7 +323,7 @@ fn a_place_is_given_up_when_nothing_is_held_or_owed_and_serves_another_key() {
 #[test]
 fn a_place_is_kept_while_it_is_denied_while_its_month_is_lost_and_while_redis_is_away() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 4), 1);
+    let (place, slot) = pair.open(7, bucket(1, 60, 4), 1);
     while is_admitted(pair.take(place, &slot)) {
         pair.settle();
     }
@@ -323,7 +332,7 @@ fn a_place_is_kept_while_it_is_denied_while_its_month_is_lost_and_while_redis_is
     calm_down(&mut pair);
     assert!(pair.syncer.give_up(place, pair.now_ns));
 
-    let (place, slot) = pair.syncer.open(8, bucket(1, 600, 100), 1);
+    let (place, slot) = pair.open(8, bucket(1, 600, 100), 1);
     let month = MonthTerms { period: 1, included: 1_000, hard: true, ends_ns: u64::MAX };
     pair.syncer.set_month(place, Some(month));
     pair.take(place, &slot);
@@ -334,7 +343,7 @@ fn a_place_is_kept_while_it_is_denied_while_its_month_is_lost_and_while_redis_is
     pair.pass(600_000);
     assert!(pair.syncer.close(place, pair.now_ns));
 
-    let (place, _slot) = pair.syncer.open(9, bucket(1, 600, 100), 1);
+    let (place, _slot) = pair.open(9, bucket(1, 600, 100), 1);
     pair.syncer.call(place);
     pair.syncer.decide_unknown(place, pair.now_ns);
     for _ in 0..3 {
@@ -351,7 +360,7 @@ fn three_answers_that_never_come_make_a_node_go_alone_and_one_that_does_ends_it(
     for when_down in [OnRedisDown::FairShare, OnRedisDown::Open, OnRedisDown::Closed] {
         let mut pair = Pair::new();
         let policy = bucket(1, 6_000, 100).on_redis_down(when_down);
-        let (place, slot) = pair.syncer.open(7, policy, 2);
+        let (place, slot) = pair.open(7, policy, 2);
         slot.take(pair.now_ns);
         while is_admitted(slot.take(pair.now_ns)) {}
         assert_eq!(pair.syncer.decide_unknown(place, pair.now_ns), Unknown::Wait);
@@ -401,7 +410,7 @@ fn admitted_alone(pair: &mut Pair, place: Place) -> u32 {
 #[test]
 fn a_change_while_redis_is_away_keeps_what_was_spent_of_the_share_and_its_filled_fraction() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
+    let (place, slot) = pair.open(7, bucket(1, 600, 100), 2);
     go_alone(&mut pair, place, &slot);
     let owed = slot.owed() + pair.syncer.ledger(place).unwrap().frozen();
     let first = admitted_alone(&mut pair, place);
@@ -433,8 +442,8 @@ fn a_change_while_redis_is_away_keeps_what_was_spent_of_the_share_and_its_filled
 #[test]
 fn each_outage_begins_with_an_empty_share() {
     let mut pair = Pair::new();
-    let (place, _slot) = pair.syncer.open(7, bucket(1, 600, 100), 2);
-    let (other, its_slot) = pair.syncer.open(8, bucket(1, 600, 100), 2);
+    let (place, _slot) = pair.open(7, bucket(1, 600, 100), 2);
+    let (other, its_slot) = pair.open(8, bucket(1, 600, 100), 2);
     for _ in 0..2 {
         // Noticed by another key's questions.
         go_alone(&mut pair, other, &its_slot);
@@ -454,7 +463,7 @@ fn each_outage_begins_with_an_empty_share() {
 fn when_redis_is_back_the_share_goes_on_until_the_first_answer_and_not_for_long() {
     for (waits_ms, expected) in [(10, Unknown::Admitted), (600, Unknown::Wait)] {
         let mut pair = Pair::new();
-        let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 1_000), 2);
+        let (place, slot) = pair.open(7, bucket(1, 6_000, 1_000), 2);
         go_alone(&mut pair, place, &slot);
         pair.pass(300);
         pair.exchange().unwrap();
@@ -474,7 +483,7 @@ fn when_redis_is_back_the_share_goes_on_until_the_first_answer_and_not_for_long(
 #[test]
 fn a_key_that_is_quiet_for_a_minute_is_forgotten_and_its_place_goes_to_another() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 600, 100), 1);
     (0..40).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
     pair.settle();
     assert!(!pair.syncer.close(place, pair.now_ns), "it holds tokens");
@@ -485,7 +494,7 @@ fn a_key_that_is_quiet_for_a_minute_is_forgotten_and_its_place_goes_to_another()
     assert!(pair.syncer.close(place, pair.now_ns));
     assert!(!pair.syncer.close(place, pair.now_ns), "only once");
     assert_eq!(slot.take(pair.now_ns), Take::Unknown, "whoever still holds the slot gets nothing from it");
-    let (again, fresh) = pair.syncer.open(8, bucket(1, 600, 100), 1);
+    let (again, fresh) = pair.open(8, bucket(1, 600, 100), 1);
     assert_ne!(again, place, "the old place stands for nothing");
     assert!(is_admitted(pair.take(again, &fresh)));
     pair.settle();
@@ -495,7 +504,7 @@ fn a_key_that_is_quiet_for_a_minute_is_forgotten_and_its_place_goes_to_another()
 #[test]
 fn what_is_owed_keeps_a_key_from_being_forgotten() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 600, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 600, 100), 1);
     pair.pass(100_000);
     assert!(is_admitted(slot.take(pair.now_ns)));
     assert!(!pair.syncer.close(place, pair.now_ns));
@@ -504,7 +513,7 @@ fn what_is_owed_keeps_a_key_from_being_forgotten() {
 #[test]
 fn more_included_requests_lift_a_used_up_month_at_once() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60_000, 100), 1);
+    let (place, slot) = pair.open(7, bucket(1, 60_000, 100), 1);
     let month = |included| MonthTerms { period: 1, included, hard: true, ends_ns: u64::MAX };
     pair.redis.seed_quota(7, 1, 0, pair.redis_us());
     pair.syncer.set_month(place, Some(month(10)));
@@ -523,7 +532,7 @@ fn more_included_requests_lift_a_used_up_month_at_once() {
 #[test]
 fn while_redis_is_away_a_node_spends_its_part_of_the_month_and_no_more() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60_000, 100), 2);
+    let (place, slot) = pair.open(7, bucket(1, 60_000, 100), 2);
     pair.syncer.set_month(place, Some(MonthTerms { period: 1, included: 20, hard: true, ends_ns: u64::MAX }));
     pair.redis.seed_quota(7, 1, 0, pair.redis_us());
     pair.take(place, &slot);
@@ -546,7 +555,7 @@ fn while_redis_is_away_a_node_spends_its_part_of_the_month_and_no_more() {
 #[test]
 fn whoever_leaves_gives_everything_back_and_tells_what_it_owes() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 60, 100), 2);
+    let (place, slot) = pair.open(7, bucket(1, 60, 100), 2);
     let mut admitted = 0;
     for _ in 0..4 {
         for _ in 0..8 {
@@ -577,7 +586,7 @@ fn whoever_leaves_gives_everything_back_and_tells_what_it_owes() {
 #[test]
 fn debts_beyond_the_bucket_are_seen_once_and_those_beyond_the_bound_apart() {
     let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 6, 10), 2);
+    let (place, slot) = pair.open(7, bucket(1, 6, 10), 2);
     let others = |want, debt| Ask {
         key: 7,
         revision: 1,
@@ -596,7 +605,7 @@ fn debts_beyond_the_bucket_are_seen_once_and_those_beyond_the_bound_apart() {
     pair.settle();
     assert_eq!(pair.syncer.take_overshoots(), Overshoots::default());
     // The next key: others take all of it, and the two are beyond; N·e = 4.
-    let (place, slot) = pair.syncer.open(8, bucket(1, 6, 10), 2);
+    let (place, slot) = pair.open(8, bucket(1, 6, 10), 2);
     let us = pair.redis_us();
     pair.redis.ask(&Ask { key: 8, ..others(0, 10) }, us);
     assert!(is_admitted(pair.take(place, &slot)) && is_admitted(pair.take(place, &slot)));
@@ -606,7 +615,7 @@ fn debts_beyond_the_bucket_are_seen_once_and_those_beyond_the_bound_apart() {
     assert_eq!((seen.tokens, seen.beyond), (2, 0));
     assert_eq!(pair.syncer.take_overshoots(), Overshoots::default(), "once");
     // A third one has been overdrawn by what no fleet without a fault comes to.
-    let (place, slot) = pair.syncer.open(9, bucket(1, 6, 10), 2);
+    let (place, slot) = pair.open(9, bucket(1, 6, 10), 2);
     let us = pair.redis_us();
     pair.redis.ask(&Ask { key: 9, ..others(0, 13) }, us);
     assert!(is_admitted(pair.take(place, &slot)) && is_admitted(pair.take(place, &slot)));
@@ -616,17 +625,22 @@ fn debts_beyond_the_bucket_are_seen_once_and_those_beyond_the_bound_apart() {
     assert_eq!((seen.tokens, seen.beyond), (2, 1), "3 + 2 are 1 more than 4");
 }
 
-#[test]
-fn keys_far_from_their_limits_are_told_of_late_and_together() {
+/// Keys of which Redis has told how they stand, long ago: far from their limits.
+fn rested(keys: u64) -> (Pair, Vec<(Place, Arc<Slot>)>) {
     let mut pair = Pair::new();
-    let keys: Vec<_> = (0..3).map(|key| pair.syncer.open(key, bucket(1, 6_000, 600), 3)).collect();
-    // Redis has told how they stand.
+    let keys: Vec<_> = (0..keys).map(|key| pair.open(key, bucket(1, 6_000, 600), 3)).collect();
     for (place, slot) in &keys {
         (0..60).for_each(|_| assert!(is_admitted(pair.take(*place, slot))));
     }
     pair.settle();
     pair.pass(10_000);
     pair.settle();
+    (pair, keys)
+}
+
+#[test]
+fn keys_far_from_their_limits_are_told_of_late_and_together() {
+    let (mut pair, keys) = rested(3);
     for (_, slot) in &keys {
         assert_eq!((slot.owed(), slot.overdraft_left()), (0, 100));
     }
@@ -648,15 +662,11 @@ fn keys_far_from_their_limits_are_told_of_late_and_together() {
 
 #[test]
 fn half_of_an_overdraft_is_told_at_once_however_far_the_limit() {
-    let mut pair = Pair::new();
-    let (place, slot) = pair.syncer.open(7, bucket(1, 6_000, 600), 3);
-    (0..60).for_each(|_| assert!(is_admitted(pair.take(place, &slot))));
-    pair.settle();
-    pair.pass(10_000);
-    pair.settle();
-    pair.take(place, &slot);
+    let (mut pair, keys) = rested(1);
+    let (place, slot) = &keys[0];
+    pair.take(*place, slot);
     assert!(pair.exchange().is_none());
-    let calls = |_: &u32| matches!(pair.take(place, &slot), Take::Admitted { wake: true, .. });
+    let calls = |_: &u32| matches!(pair.take(*place, slot), Take::Admitted { wake: true, .. });
     assert_eq!((2..100).find(calls), Some(50));
     pair.exchange();
     assert_eq!(slot.owed(), 0);

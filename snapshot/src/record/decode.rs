@@ -5,9 +5,9 @@ use std::num::NonZeroU32;
 use uuid::Uuid;
 
 use super::{
-    Algorithm, Cors, ENDPOINTS_MAX, Endpoint, EntityKind, EntityRef, Key, OnRedisDown, Override, Period, Plan, Policy,
-    Product, ProductCaps, Quota, REQUESTS_PER_MINUTE_MAX, RETRIES_MAX, RecordFault, Subscription, SubscriptionStatus,
-    TIMEOUT_MS_MAX, Timeouts, UpstreamHttp,
+    Algorithm, Cors, ENDPOINTS_MAX, Endpoint, EntityKind, EntityRef, Key, METER_ID_MAX, OnRedisDown, Override, Period,
+    Plan, Policy, Product, ProductCaps, Quota, REQUESTS_PER_MINUTE_MAX, RETRIES_MAX, RecordFault, Subscription,
+    SubscriptionStatus, TIMEOUT_MS_MAX, Timeouts, UpstreamHttp,
 };
 use crate::key::{Environment, KeyDigest};
 use crate::pattern::Pattern;
@@ -175,7 +175,7 @@ impl TryFrom<&wire::Subscription> for Subscription {
             |wire: &wire::Period| Period { id: wire.id, ends_at_ms: wire.ends_at_ms, included: wire.included_requests };
         Ok(Subscription {
             id: id(&wire.id, "subscription.id")?,
-            meter_id: wire.meter_id,
+            meter_id: Some(wire.meter_id).filter(|id| *id <= METER_ID_MAX).ok_or(field("subscription.meter_id"))?,
             product_id: id(&wire.product_id, "subscription.product_id")?,
             plan_id: id(&wire.plan_id, "subscription.plan_id")?,
             consumer_id: id(&wire.consumer_id, "subscription.consumer_id")?,

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use super::*;
 use crate::metrics::labels::LimitOutcome;
 
-const START: Now = Now { mono_us: 3_600_000_000, unix_ms: 1_800_000_000_000 };
-
 fn ends_in(time: Duration) -> i64 {
     START.after(time).unix_ms
 }

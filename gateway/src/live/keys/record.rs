@@ -2,6 +2,7 @@
 //! no full digest: sixteen bytes of it are enough.
 
 use snapshot::key::{Environment, KeyDigest};
+use snapshot::record::METER_ID_MAX;
 use uuid::Uuid;
 
 use super::super::shards::SHARD_BITS;
@@ -39,8 +40,6 @@ pub(crate) struct KeyFields {
 pub(crate) const KEY_RECORD_BYTES: usize = 50;
 /// Numbers of scope sets that a record can hold.
 pub(crate) const SCOPE_SETS_MAX: u32 = (1 << 24) - 1;
-/// The meter ids that a record can hold: a trillion keys, ever.
-pub(crate) const METER_ID_MAX: u64 = (1 << 40) - 1;
 /// The bit of `expiry` that says which environment.
 const TEST_BIT: u64 = 1 << 47;
 /// A later end counts as this one, in the year 6429; an end before 1970 as its first moment.

@@ -28,7 +28,8 @@ impl World {
         let expired = present.syncer.ledger(present.place).unwrap().tally().expired;
         if present.waiting.is_empty() && present.syncer.give_up(present.place, now_ns + present.offset_ns) {
             present.expired += expired;
-            (present.place, present.slot) = present.syncer.open(KEY, policy, fleet);
+            // The same slot, as a gateway gives it from key to key.
+            present.place = present.syncer.open(KEY, Arc::clone(&present.slot), policy, fleet);
         }
     }
 
