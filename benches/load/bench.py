@@ -246,6 +246,30 @@ class Counter:
         self.process.wait()
 
 
+SECONDS = object()
+# The short run has opened every key at the lowest rate of the tools, and has told of it once.
+SHORT, LONG = 16, 32
+
+
+def counted(program, words):
+    """What a program tells as JSON, and the user instructions that it took."""
+    with tempfile.NamedTemporaryFile(prefix="apihub-callgrind-") as out:
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out.name}", str(program), *map(str, words)]
+        told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout)
+        total = re.search(r"^(?:totals|summary): (\d+)", pathlib.Path(out.name).read_text(), re.M)
+        return told | {"instructions": int(total[1])}
+
+
+def per_request(example, *words):
+    """Of an example that makes requests at a pace for SECONDS, which is among the words: what one of them adds to everything it
+    tells, and to its instructions. A long run less a short one, so that what is done once costs nothing."""
+    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "apihub-gateway", "--example", example], cwd=ROOT, check=True)
+    program = TARGET / "release" / "examples" / example
+    short, long = (counted(program, [seconds if word is SECONDS else word for word in words]) for seconds in (SHORT, LONG))
+    asked = long["asked"] - short["asked"]
+    return {name: (long[name] - short[name]) / asked for name in long}
+
+
 def warm(url, key, status, count=500):
     """Until so many in a row are answered: under a counter a process is so slow that Redis may count as away at first."""
     for _ in range(10):

@@ -1,20 +1,19 @@
 //! What limits across a fleet cost a gateway: so many requests a second over so many keys are asked of a limiter on a real Redis, or
-//! are not. Run under callgrind by `benches/load/limits`, which counts instructions; at the paces here its slowness does not matter.
+//! are not. Run under callgrind by `benches/load/limits`, which counts instructions.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout)] // A program for benchmarks alone.
 
 #[path = "../../benches/shared/fleet.rs"]
 mod fleet;
+#[path = "../../benches/shared/pace.rs"]
+mod pace;
 
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
 
 use fleet::Fleet;
 use gateway::clock::Now;
 use gateway::limiter::{Checked, Limiter, Terms};
 use snapshot::record::{Algorithm, OnRedisDown, Policy};
 
-/// How often requests come in a bunch.
-const STEP: Duration = Duration::from_millis(1);
 /// Of the keys' order.
 const SEED: u64 = 0x9E37_79B9_7F4A_7C15;
 
@@ -54,23 +53,17 @@ fn main() {
 /// Requests that were made, and how many of them only Redis could have decided.
 fn ask(options: &Options, limiter: &Limiter) -> (u64, u64) {
     let mut terms: Vec<Terms> = (1..=options.keys).map(|meter_id| terms(options, meter_id)).collect();
-    let (began, mut asked, mut unknown, mut dice) = (Instant::now(), 0, 0, SEED);
-    let all = options.per_second * options.seconds;
-    while asked < all {
-        let due = began.elapsed().as_micros() * u128::from(options.per_second) / 1_000_000;
-        while asked < all && u128::from(asked) < due {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let nth = usize::try_from((dice >> 33) % options.keys).unwrap();
-            if options.on {
-                let checked = limiter.check(std::hint::black_box(&terms[nth]), Now::read());
-                unknown += u64::from(matches!(checked, Checked::Unknown(..)));
-            } else {
-                std::hint::black_box((&mut terms[nth], Now::read()));
-            }
-            asked += 1;
+    let (mut unknown, mut dice) = (0, SEED);
+    let asked = pace::paced(options.per_second, options.seconds, || {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let nth = usize::try_from((dice >> 33) % options.keys).unwrap();
+        if options.on {
+            let checked = limiter.check(std::hint::black_box(&terms[nth]), Now::read());
+            unknown += u64::from(matches!(checked, Checked::Unknown(..)));
+        } else {
+            std::hint::black_box((&mut terms[nth], Now::read()));
         }
-        std::thread::sleep(STEP);
-    }
+    });
     (asked, unknown)
 }
 

@@ -1,5 +1,6 @@
-//! What recording a request costs: nothing on the heap, and a time that is told beside that of one atomic exchange, by which
-//! machines differ. And how long the successor of a killed gateway needs for its rings.
+//! What recording a request costs: nothing on the heap and, in an optimised build, at most 20 ns: the least of many short rounds,
+//! so that a busy machine does not count; told beside one atomic exchange, by which machines differ. And how long the successor
+//! of a killed gateway needs for its rings.
 //! `cargo test --release -p apihub-gateway --test record_cost -- --nocapture`
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_precision_loss)] // A test crate.
 
@@ -27,6 +28,8 @@ const BURST: u64 = 1_000;
 const ROUNDS: u64 = 400;
 /// Less than a ring holds: after so many the collector is waited for.
 const ROUNDS_AHEAD: u64 = 40;
+/// Without optimisation it is only told.
+const NANOSECONDS_MAX: f64 = if cfg!(debug_assertions) { 20_000.0 } else { 20.0 };
 
 fn start(dir: &Path, metrics: &Arc<Metrics>) -> (UsageRecorder, UsageService) {
     open(usage_settings(dir), metrics.clone()).unwrap()
@@ -81,6 +84,7 @@ fn recording_allocates_nothing_and_its_time_is_told() {
         times.len(),
         exchange_ns()
     );
+    assert!(best <= NANOSECONDS_MAX, "{best} ns");
     stop.send_replace(true);
     runtime.block_on(service).unwrap();
 }

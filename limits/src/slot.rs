@@ -146,6 +146,7 @@ impl Slot {
     }
 
     /// Takes one token: leased, else owed. `now_ns` is the node's monotonic time and the moment of the admission.
+    #[inline]
     pub fn take(&self, now_ns: u64) -> Take {
         self.take_counting(now_ns, true)
     }

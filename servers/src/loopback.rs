@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::ServerFault;
 use crate::place::private_dir;
-use crate::process::{POLL, die_with_parent};
+use crate::process::{POLL, die_with_parent, kill};
 
 const PROGRAM: &str = "Redis";
 const READY_WAIT: Duration = Duration::from_secs(10);
@@ -114,8 +114,7 @@ impl LoopbackRedis {
     }
 
     pub fn kill(&mut self) {
-        let _gone_already = self.child.kill();
-        let _ = self.child.wait();
+        kill(&mut self.child);
     }
 
     fn wait_ready(&mut self, dir: &Path) -> Result<(), ServerFault> {

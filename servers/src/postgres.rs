@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::ServerFault;
 use crate::place::private_dir;
-use crate::process::{POLL, die_with_parent, send, wait_or_kill};
+use crate::process::{POLL, die_with_parent, kill, send, wait_or_kill};
 use rustix::process::Signal;
 
 const PROGRAM: &str = "Postgres";
@@ -82,8 +82,7 @@ impl PrivatePostgres {
 
     /// Starts it again after it ended or was killed.
     pub fn restart(&mut self) -> Result<(), ServerFault> {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        kill(&mut self.child);
         await_predecessor(&self.dir.join("data"));
         self.child = spawn(&self.programs, &self.dir, self.durability, self.port, other_user())?;
         self.wait_ready()

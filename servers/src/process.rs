@@ -36,6 +36,11 @@ pub(crate) fn wait_or_kill(child: &mut Child, patience: Duration) {
             _ => return,
         }
     }
-    send(child, Signal::KILL);
+    kill(child);
+}
+
+/// Ends it at once, and waits for its end.
+pub(crate) fn kill(child: &mut Child) {
+    let _gone_already = child.kill();
     let _ = child.wait();
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::ServerFault;
 use crate::place::private_dir;
-use crate::process::{POLL, die_with_parent, send, wait_or_kill};
+use crate::process::{POLL, die_with_parent, kill, send, wait_or_kill};
 use rustix::process::Signal;
 
 const PROGRAM: &str = "Redis";
@@ -61,8 +61,7 @@ impl PrivateRedis {
     }
 
     pub fn kill(&mut self) {
-        let _gone_already = self.child.kill();
-        let _ = self.child.wait();
+        kill(&mut self.child);
     }
 
     fn wait_ready(&mut self) -> Result<(), ServerFault> {

@@ -124,12 +124,14 @@ impl Arena {
 
     #[inline]
     fn number(&self, key: u64) -> Option<&AtomicU32> {
-        let high = self.numbers.get(root(key)?)?.get()?;
+        let key = lane_first(key)?;
+        let high = self.numbers.get(root(key))?.get()?;
         high.get(digit(key, 2))?.get()?.get(digit(key, 1))?.get()?.get(digit(key, 0))
     }
 
     fn number_made(&self, key: u64) -> Option<&AtomicU32> {
-        let high = self.numbers.get(root(key)?)?.get_or_init(branch);
+        let key = lane_first(key)?;
+        let high = self.numbers.get(root(key))?.get_or_init(branch);
         let low = high.get(digit(key, 2))?.get_or_init(branch);
         let leaf = low.get(digit(key, 1))?.get_or_init(|| Box::new([const { AtomicU32::new(0) }; FAN]));
         leaf.get(digit(key, 0))
@@ -156,12 +158,19 @@ fn branch<T, const N: usize>() -> Branch<T, N> {
     Box::new([const { OnceLock::new() }; N])
 }
 
+/// A limit key is twice a meter id, or one more for its test keys, which few have: those get leaves of their own.
+#[inline]
+fn lane_first(key: u64) -> Option<u64> {
+    let meter_id = key >> 1;
+    (meter_id <= METER_ID_MAX).then_some((key & 1) << (FAN_BITS * 4) | meter_id)
+}
+
 #[inline]
 fn digit(number: u64, nth: u32) -> usize {
     usize::try_from(number >> (FAN_BITS * nth)).unwrap_or_default() & (FAN - 1)
 }
 
 #[inline]
-fn root(key: u64) -> Option<usize> {
-    usize::try_from(key >> (FAN_BITS * 3)).ok()
+fn root(key: u64) -> usize {
+    usize::try_from(key >> (FAN_BITS * 3)).unwrap_or(ROOT)
 }

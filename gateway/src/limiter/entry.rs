@@ -25,9 +25,9 @@ const MONTH_UNKNOWN: i64 = i64::MIN;
 /// When to ask again where Redis did not answer in time.
 const RETRY_UNANSWERED_S: u64 = 1;
 
-/// What a decision needs comes first, in neighbouring lines.
+/// Two lines of memory that are neighbours hold all that a decision needs.
 #[derive(Debug)]
-#[repr(C)]
+#[repr(align(128))]
 pub(super) struct Entry {
     slot: Slot,
     /// Of the terms that the slot follows, the key among them.
@@ -39,7 +39,7 @@ pub(super) struct Entry {
     /// Requests that wait for Redis' word.
     waiting: AtomicU32,
     /// Changes only under the lane's lock.
-    tenant: Mutex<Option<Tenant>>,
+    tenant: Mutex<Option<Box<Tenant>>>,
 }
 
 /// Whose the entry is.
@@ -196,6 +196,8 @@ impl Seat {
     /// Under the lane's lock: begins to serve a key.
     pub(super) fn open(&self, lane: &Arc<Lane>, state: &mut State, terms: &Terms, now: Now) {
         let policy_revision = terms.origin.revision;
+        // Held throughout: a call that comes meanwhile waits for whom it is for.
+        let mut tenant = lock(&self.tenant);
         self.month_left.store(MONTH_UNKNOWN, Ordering::Relaxed);
         self.month_is_used_up.store(false, Ordering::Relaxed);
         // Before the slot gets anything that could be taken.
@@ -209,7 +211,7 @@ impl Seat {
             fleet: terms.fleet,
             month: terms.month,
         };
-        *lock(&self.tenant) = Some(Tenant { key: terms.key, lane: Arc::clone(lane), place, adopted });
+        *tenant = Some(Box::new(Tenant { key: terms.key, lane: Arc::clone(lane), place, adopted }));
     }
 
     /// Decides a request that `check` could not, or that has waited, under the lane's lock. None: the entry is not the key's any
@@ -262,11 +264,8 @@ impl Seat {
     /// decided by the newer terms.
     fn follow(&self, state: &mut State, terms: &Terms, now: Now) {
         let mut tenant = lock(&self.tenant);
-        let Some(Tenant { lane, place, adopted, .. }) =
-            tenant.as_mut().filter(|tenant| tenant.adopted.is_before(terms))
-        else {
-            return;
-        };
+        let Some(tenant) = tenant.as_mut().filter(|tenant| tenant.adopted.is_before(terms)) else { return };
+        let Tenant { lane, place, adopted, .. } = &mut **tenant;
         if adopted.policy_bits != terms.policy_bits() {
             // A new epoch goes on far beyond the old one's revisions, but which of two is later is not known here: a request may still be
             // pinned to the old one, and another database counts from the start. Redis follows the highest, so this one has to be it.

@@ -5,6 +5,7 @@
 mod tests;
 
 use prost::Message;
+use prost::encoding::encode_varint;
 
 use super::record::Record;
 
@@ -13,7 +14,7 @@ const VARINT: u8 = 0;
 const BYTES: u8 = 2;
 
 /// Bytes of one event, at most: those of its fields with the largest values.
-const EVENT_BYTES_MAX: usize = 256;
+const EVENT_BYTES_MAX: usize = 192;
 
 /// One event, encoded once for all that want its bytes, and never where nobody does.
 pub(super) struct Event<'a> {
@@ -47,7 +48,8 @@ impl EventBytes {
     /// `field`: of the message that holds them; below 16.
     pub(super) fn add(&mut self, field: u8, event: &mut Event<'_>) {
         let event = event.bytes();
-        put_head(&mut self.bytes, field, event.len());
+        self.bytes.push(field << 3 | BYTES);
+        encode_varint(u64::try_from(event.len()).unwrap_or(0), &mut self.bytes);
         self.bytes.extend_from_slice(event);
         self.count += 1;
     }
@@ -73,7 +75,8 @@ impl EventBytes {
 fn encode(record: &Record) -> Bytes {
     let mut out = Bytes { bytes: [0; EVENT_BYTES_MAX], length: 0 };
     out.number(1, u64::from_le_bytes(record.at_ms.to_le_bytes()));
-    out.text(2, record.request_id.as_bytes());
+    out.put([2 << 3 | BYTES, 16]);
+    out.put(record.request_id.into_bytes());
     let kind = out.begin(3);
     out.number(1, record.key);
     out.number(2, record.subscription);
@@ -112,25 +115,36 @@ impl Bytes {
     }
 
     #[inline]
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.length) {
-            *place = byte;
-            self.length += 1;
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        if let Some(room) = self.bytes.get_mut(self.length..).and_then(<[u8]>::first_chunk_mut::<N>) {
+            *room = bytes;
+            self.length += N;
         }
     }
 
     /// Of 0 nothing is written.
     #[inline]
-    fn number(&mut self, field: u8, mut value: u64) {
-        if value == 0 {
-            return;
+    fn number(&mut self, field: u8, value: u64) {
+        let head = field << 3 | VARINT;
+        match value {
+            0 => {}
+            1..=0x7F => self.put([head, low_byte(value)]),
+            0x80..=0x3FFF => self.put([head, low_byte(value) | 0x80, low_byte(value >> 7)]),
+            _ => self.long_number(head, value),
         }
-        self.push(field << 3 | VARINT);
-        while value > 0x7F {
-            self.push(low_byte(value) | 0x80);
-            value >>= 7;
+    }
+
+    /// Two bytes at a time, of seven bits each.
+    fn long_number(&mut self, head: u8, mut value: u64) {
+        self.put([head]);
+        while value > 0x3FFF {
+            self.put([low_byte(value) | 0x80, low_byte(value >> 7) | 0x80]);
+            value >>= 14;
         }
-        self.push(low_byte(value));
+        match value {
+            0..=0x7F => self.put([low_byte(value)]),
+            _ => self.put([low_byte(value) | 0x80, low_byte(value >> 7)]),
+        }
     }
 
     fn text(&mut self, field: u8, text: &[u8]) {
@@ -144,8 +158,7 @@ impl Bytes {
 
     /// Where the length is to stand of what follows.
     fn begin(&mut self, field: u8) -> usize {
-        self.push(field << 3 | BYTES);
-        self.push(0);
+        self.put([field << 3 | BYTES, 0]);
         self.length
     }
 
@@ -160,14 +173,4 @@ impl Bytes {
 fn low_byte(value: u64) -> u8 {
     let [low, ..] = value.to_le_bytes();
     low
-}
-
-/// Of an event, which is below 2¹⁴ bytes.
-fn put_head(out: &mut Vec<u8>, field: u8, length: usize) {
-    let length = u64::try_from(length).unwrap_or(0);
-    out.push(field << 3 | BYTES);
-    if length > 0x7F {
-        out.push(low_byte(length) | 0x80);
-    }
-    out.push(low_byte(if length > 0x7F { length >> 7 } else { length }));
 }

@@ -79,9 +79,9 @@ impl Journal {
     pub(super) fn add(&mut self, ring: usize, index: u64, record: &Record) {
         let words = record.to_words();
         let place = place_of(ring, index);
-        self.unsealed.extend_from_slice(&place.to_le_bytes());
-        self.unsealed.extend_from_slice(&commit_word(place, &words).to_le_bytes());
-        words.iter().for_each(|word| self.unsealed.extend_from_slice(&word.to_le_bytes()));
+        let head = [place, commit_word(place, &words)].map(u64::to_le_bytes);
+        self.unsealed.extend_from_slice(head.as_flattened());
+        self.unsealed.extend_from_slice(words.map(u64::to_le_bytes).as_flattened());
     }
 
     /// A batch holds all that was added. `events`: since the process began.

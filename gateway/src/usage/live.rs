@@ -75,7 +75,7 @@ impl LiveFeed {
         if self.counts.is_empty() {
             return;
         }
-        let (events, counts) = (std::mem::take(&mut self.events), std::mem::take(&mut self.counts));
+        let counts = std::mem::take(&mut self.counts);
         let total: u64 = counts.values().map(|[count, ..]| *count).sum();
         let rest = LiveBatch {
             node_id: self.node.as_bytes().to_vec(),
@@ -87,9 +87,10 @@ impl LiveFeed {
         };
         self.sequence += 1;
         let is_wanted = self.is_wanted.load(Ordering::Relaxed);
-        if !is_wanted || self.outgoing.try_send(events.with(&rest)).is_err() {
+        if !is_wanted || self.outgoing.try_send(self.events.with(&rest)).is_err() {
             self.metrics.usage.live_lost_total.inc_by(total);
         }
+        self.events.clear();
     }
 }
 

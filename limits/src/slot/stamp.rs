@@ -25,6 +25,7 @@ impl Default for Stamp {
 }
 
 impl Stamp {
+    #[inline]
     pub fn is(&self, number: u64) -> bool {
         self.0.load(Ordering::Acquire) == number
     }

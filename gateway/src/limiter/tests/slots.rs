@@ -52,7 +52,7 @@ fn keys_of_a_cluster_have_a_lane_for_each_group() {
 
 #[test]
 fn a_slot_stays_small_because_there_is_one_for_every_active_subscription() {
-    assert!(size_of::<Entry>() <= 256, "{} bytes", size_of::<Entry>());
+    assert_eq!(size_of::<Entry>(), 128);
 }
 
 /// The least of many rounds, each of so many steps, in nanoseconds a step. A step gets a number that nobody can foresee and says
