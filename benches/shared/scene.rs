@@ -84,14 +84,17 @@ impl Scene {
     }
 
     pub(crate) fn decide(&self, kind: Kind, turn: usize, now: Now) -> Result<Decision, Box<Rejected>> {
-        let (path, headers) = match kind {
-            Kind::Admitted => (PATH, &self.served[turn % self.served.len()]),
-            Kind::UnknownKey => (PATH, &self.unknown),
-            Kind::MissingKey => (PATH, &self.without_key),
-            Kind::NoRoute => ("/bench/api/nothing/here", &self.served[turn % self.served.len()]),
-            Kind::RateLimited => (PATH, &self.spent),
-        };
-        self.ask(path, headers, now)
+        let path = if kind == Kind::NoRoute { "/bench/api/nothing/here" } else { PATH };
+        self.ask(path, self.headers_of(kind, turn), now)
+    }
+
+    pub(crate) fn headers_of(&self, kind: Kind, turn: usize) -> &HeaderMap {
+        match kind {
+            Kind::Admitted | Kind::NoRoute => &self.served[turn % self.served.len()],
+            Kind::UnknownKey => &self.unknown,
+            Kind::MissingKey => &self.without_key,
+            Kind::RateLimited => &self.spent,
+        }
     }
 
     fn ask(&self, path: &str, headers: &HeaderMap, now: Now) -> Result<Decision, Box<Rejected>> {

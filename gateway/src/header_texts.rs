@@ -9,16 +9,16 @@ use http::HeaderValue;
 use uuid::Uuid;
 
 /// A buffer that is being written.
-pub(crate) struct HeaderTexts {
+pub struct HeaderTexts {
     bytes: Vec<u8>,
 }
 
 /// Where in the buffer one value stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Piece(Range<usize>);
+pub struct Piece(Range<usize>);
 
 /// A buffer that is written; values are cut from it.
-pub(crate) struct ReadyTexts {
+pub struct ReadyTexts {
     bytes: Bytes,
     /// Every byte is one that a header may carry.
     is_plain: bool,
@@ -26,52 +26,52 @@ pub(crate) struct ReadyTexts {
 
 impl HeaderTexts {
     /// `bytes` is what usually suffices; more is taken where it does not.
-    pub(crate) fn with_capacity(bytes: usize) -> HeaderTexts {
+    pub fn with_capacity(bytes: usize) -> HeaderTexts {
         HeaderTexts { bytes: Vec::with_capacity(bytes) }
     }
 
     /// Where the next text will begin; for [`HeaderTexts::since`].
-    pub(crate) fn here(&self) -> usize {
+    pub fn here(&self) -> usize {
         self.bytes.len()
     }
 
     /// All that was written from `start` on, as one value.
-    pub(crate) fn since(&self, start: usize) -> Piece {
+    pub fn since(&self, start: usize) -> Piece {
         Piece(start..self.bytes.len())
     }
 
     /// Takes back what was written from `start` on.
-    pub(crate) fn forget(&mut self, start: usize) {
+    pub fn forget(&mut self, start: usize) {
         self.bytes.truncate(start);
     }
 
-    pub(crate) fn text(&mut self, text: &str) -> Piece {
+    pub fn text(&mut self, text: &str) -> Piece {
         let start = self.here();
         self.push(text);
         self.since(start)
     }
 
-    pub(crate) fn number(&mut self, number: u64) -> Piece {
+    pub fn number(&mut self, number: u64) -> Piece {
         let start = self.here();
         self.push_number(number);
         self.since(start)
     }
 
-    pub(crate) fn uuid(&mut self, id: Uuid) -> Piece {
+    pub fn uuid(&mut self, id: Uuid) -> Piece {
         let mut buffer = Uuid::encode_buffer();
         self.text(id.hyphenated().encode_lower(&mut buffer))
     }
 
-    pub(crate) fn push(&mut self, text: &str) {
+    pub fn push(&mut self, text: &str) {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    pub(crate) fn push_number(&mut self, number: u64) {
+    pub fn push_number(&mut self, number: u64) {
         self.push_digits(number, 1);
     }
 
     /// At least `width` digits, with zeros in front.
-    pub(crate) fn push_digits(&mut self, number: u64, width: usize) {
+    pub fn push_digits(&mut self, number: u64, width: usize) {
         /// Digits of the largest number.
         const DIGITS_MAX: usize = 20;
         let mut digits = [b'0'; DIGITS_MAX];
@@ -88,7 +88,7 @@ impl HeaderTexts {
         self.bytes.extend_from_slice(digits.get(DIGITS_MAX - used..).unwrap_or_default());
     }
 
-    pub(crate) fn ready(self) -> ReadyTexts {
+    pub fn ready(self) -> ReadyTexts {
         // All values at once, many bytes a step; a tab would be allowed too, but nobody writes one.
         let is_plain = self.bytes.iter().fold(true, |plain, &byte| plain & (byte >= b' ') & (byte != 0x7F));
         ReadyTexts { bytes: self.bytes.into(), is_plain }
@@ -103,7 +103,7 @@ impl fmt::Write for HeaderTexts {
 }
 
 impl ReadyTexts {
-    pub(crate) fn value(&self, piece: &Piece) -> HeaderValue {
+    pub fn value(&self, piece: &Piece) -> HeaderValue {
         let range = piece.0.start.min(self.bytes.len())..piece.0.end.min(self.bytes.len());
         let text = self.bytes.slice(range);
         if self.is_plain {

@@ -11,7 +11,7 @@ pub mod filters;
 pub mod live;
 pub mod rejection;
 
-mod header_texts;
+pub mod header_texts;
 mod held;
 mod id_hash;
 mod lock;

@@ -32,7 +32,7 @@ pub fn headers_to_strip(client: &HeaderMap, places: KeyPlaces) -> Vec<HeaderName
 }
 
 /// The caller, as the upstream learns him. Names are percent-encoded where a header could not carry them.
-pub(crate) fn headers_to_send(known: &KnownSubscription, texts: &mut HeaderTexts) -> [(HeaderName, Piece); 5] {
+pub fn headers_to_send(known: &KnownSubscription, texts: &mut HeaderTexts) -> [(HeaderName, Piece); 5] {
     [
         (X_CONSUMER_ID, texts.uuid(known.subscription.consumer_id)),
         (X_CONSUMER_USERNAME, plain_text(texts, &known.subscription.consumer_username)),

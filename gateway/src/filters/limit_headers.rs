@@ -28,7 +28,7 @@ pub const LIMIT_HEADERS: [HeaderName; 8] = [
 ];
 
 /// For every answer to a known subscription, whether its request was counted or not.
-pub(crate) fn limit_headers(
+pub fn limit_headers(
     answers: &LimitAnswers,
     form: RateLimitHeaders,
     texts: &mut HeaderTexts,

@@ -76,8 +76,9 @@ impl Arena {
         Some(Seat { chunk: Arc::clone(chunk), place: u32::try_from(place).ok()? })
     }
 
-    /// An entry that is nobody's, until `give_back`. None: there is no room.
-    pub(super) fn take(&self) -> Option<Seat> {
+    /// An entry that is nobody's, for `bind`. None: there is no room, or no such key.
+    pub(super) fn take(&self, key: u64) -> Option<Seat> {
+        self.number_made(key)?;
         let mut places = lock(&self.places);
         let place = match places.free.pop() {
             Some(place) => place,
@@ -91,15 +92,13 @@ impl Arena {
         Some(Seat { chunk: Arc::clone(chunk), place })
     }
 
-    /// From here on the key leads to this entry. False: there is no such key.
-    pub(super) fn bind(&self, key: u64, seat: &Seat) -> bool {
-        let number = self.number_made(key);
-        if let Some(number) = number
+    /// From here on the key, for which it was taken, leads to this entry.
+    pub(super) fn bind(&self, key: u64, seat: &Seat) {
+        if let Some(number) = self.number(key)
             && number.swap(seat.place, Ordering::AcqRel) == 0
         {
             self.taken.fetch_add(1, Ordering::Relaxed);
         }
-        number.is_some()
     }
 
     /// From here on the key leads nowhere, and its entry may be taken for another one.

@@ -118,12 +118,11 @@ impl Fleet {
         let mut state = lane.lock();
         // Another thread may have been faster.
         if self.arena.find(terms.key).is_none()
-            && let Some(seat) = self.arena.take()
+            && let Some(seat) = self.arena.take(terms.key)
         {
             seat.open(lane, &mut state, terms, now);
-            if self.arena.bind(terms.key, &seat) {
-                state.seats.push(seat)
-            }
+            self.arena.bind(terms.key, &seat);
+            state.seats.push(seat);
         }
     }
 
