@@ -23,7 +23,7 @@ const KEYS: u64 = 10_000;
 /// Nothing acknowledges here: the stream takes what a run sends.
 const STREAM_ENTRIES_MAX: u64 = 1_000_000;
 /// Redis is on this machine; a counter of instructions makes everything fifty times slower.
-const SENT_WITHIN: Duration = Duration::from_secs(60);
+const COLLECTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// `usage_cost on|off REQUESTS_A_SECOND SECONDS`
 fn main() {
@@ -49,8 +49,8 @@ fn main() {
     });
     let began = Instant::now();
     while is_on && metrics.usage.events_total.get() < asked {
-        assert!(began.elapsed() < SENT_WITHIN, "nobody empties the rings");
+        assert!(began.elapsed() < COLLECTED_WITHIN, "nobody empties the rings");
         std::thread::sleep(Duration::from_millis(10));
     }
-    println!("{{\"asked\": {asked}, \"batches\": {}}}", metrics.usage.batches_sealed_total.get());
+    println!("{{\"asked\": {asked}}}");
 }

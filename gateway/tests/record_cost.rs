@@ -28,7 +28,7 @@ const BURST: u64 = 1_000;
 const ROUNDS: u64 = 400;
 /// Less than a ring holds: after so many the collector is waited for.
 const ROUNDS_AHEAD: u64 = 40;
-/// Without optimisation it is only told.
+/// Without optimisation nothing is promised.
 const NANOSECONDS_MAX: f64 = if cfg!(debug_assertions) { 20_000.0 } else { 20.0 };
 
 fn start(dir: &Path, metrics: &Arc<Metrics>) -> (UsageRecorder, UsageService) {
@@ -50,7 +50,7 @@ fn exchange_ns() -> f64 {
 }
 
 #[test]
-fn recording_allocates_nothing_and_its_time_is_told() {
+fn recording_allocates_nothing_and_takes_nanoseconds() {
     let dir = tempfile::tempdir().unwrap();
     let metrics = Arc::new(Metrics::new("test").unwrap());
     let (recorder, service) = start(dir.path(), &metrics);

@@ -261,7 +261,7 @@ impl Slot {
 
 /// The ledger's side. One ledger writes; any number of threads take meanwhile.
 impl Slot {
-    /// As new, for the next key. There must be nothing in it that could be taken.
+    /// As new, for the next key. Plain stores: it is sealed and holds no lease, so that no exchange can succeed meanwhile.
     pub(crate) fn renew(&self) {
         let Slot { first, second, credit, denied, contact, grows, misses, low_water, low_credit, dirty } = self;
         first.store(Lease::EMPTY, Ordering::Release);

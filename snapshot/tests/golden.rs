@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use prost::Message;
-use snapshot::record::{Algorithm, Key, Plan, Product, Subscription, SubscriptionStatus};
+use snapshot::record::{Algorithm, Key, METER_ID_MAX, Plan, Product, RecordFault, Subscription, SubscriptionStatus};
 use snapshot::wire::{self, record};
 
 fn id(number: u8) -> Vec<u8> {
@@ -196,4 +196,13 @@ fn every_record_of_the_first_form_still_compiles() {
             }
         }
     }
+}
+
+#[test]
+fn a_meter_id_beyond_what_gateways_count_by_is_refused_by_name() {
+    let last = wire::Subscription { meter_id: METER_ID_MAX, ..subscription() };
+    assert_eq!(Subscription::try_from(&last).map(|read| read.meter_id), Ok(METER_ID_MAX));
+    let beyond = wire::Subscription { meter_id: METER_ID_MAX + 1, ..subscription() };
+    let fault = Subscription::try_from(&beyond).map(|_| ()).unwrap_err();
+    assert_eq!(fault, RecordFault::Field { field: "subscription.meter_id" });
 }

@@ -1,6 +1,7 @@
 //! Where a subscription's entry is found in nanoseconds, by any thread and without a lock: a key leads through a tree of numbers to a
 //! place, and the entries at the places stay where they are as long as the process lives. One that is given up serves another
-//! key later; who has found one asks it whose it is (`Entry::check` does). Refuses to know what an entry holds.
+//! key later; who has found one asks whose it is (`Entry::check` by its stamp, others by looking again). What was made stays: memory
+//! is that of the most keys that were ever busy at a time. Refuses to know what an entry holds.
 
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,10 @@ use crate::lock::lock;
 /// Children of a branch, numbers of a leaf, entries of a chunk.
 const FAN: usize = 1 << FAN_BITS;
 const FAN_BITS: u32 = 10;
-/// Children of a root.
+/// Children of the root of numbers.
 const ROOT: usize = 1 << 11;
+/// Entries that there may be, 128 GiB of them.
+const PLACES: u32 = 1 << (3 * FAN_BITS);
 
 const _: () =
     assert!(METER_ID_MAX < 1 << 40, "every limit key, which is twice its meter id, or one more, has its number");
@@ -34,7 +37,7 @@ pub(super) struct Arena {
     /// Places by the bits of the key, the highest first; 0: nowhere. Meter ids are given one after the other: leaves are full.
     numbers: Branch<Branch<Branch<Leaf>>, ROOT>,
     /// Entries by the bits of the place.
-    chunks: Branch<Branch<Chunk>, ROOT>,
+    chunks: Branch<Branch<Chunk>>,
     places: Mutex<Places>,
     taken: AtomicUsize,
 }
@@ -83,8 +86,12 @@ impl Arena {
         let place = match places.free.pop() {
             Some(place) => place,
             None => {
-                places.last = places.last.checked_add(1)?;
-                places.last
+                let next = places.last + 1;
+                if next >= PLACES {
+                    return None;
+                }
+                places.last = next;
+                next
             }
         };
         let root = self.chunks.get(digit(u64::from(place), 2))?.get_or_init(branch);

@@ -1,5 +1,5 @@
-//! One lane of a subscription on this node: its slot, what the slot follows, and the decisions that it allows. The hot path is one
-//! comparison and one `Slot::take`; everything else goes through the lane's lock. Refuses to talk to Redis.
+//! One lane of a subscription on this node, and another one when that was given up: its slot, what the slot follows, and the
+//! decisions that it allows. The hot path is one `Stamp::take`; everything else goes through the lane's lock. Refuses to talk to Redis.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::answer::LimitAnswers;
 use super::arena::Arena;
+use super::entry::Entry;
 use super::lane::{Lane, State};
 use super::terms::{Terms, mono_ns};
 use super::{Checked, LimitKind, LimitRefusal};
@@ -46,10 +47,11 @@ impl Fleet {
     }
 
     pub(super) fn check(&self, terms: &Terms, now: Now) -> Checked {
-        if let Some(checked) = self.arena.find(terms.key).and_then(|entry| entry.check(terms, now)) {
-            return checked;
-        }
-        self.check_slowly(terms, now)
+        self.check_at_hand(terms, now).unwrap_or_else(|| self.check_slowly(terms, now))
+    }
+
+    fn check_at_hand(&self, terms: &Terms, now: Now) -> Option<Checked> {
+        self.arena.find(terms.key).and_then(|entry| entry.check(terms, now))
     }
 
     fn check_slowly(&self, terms: &Terms, now: Now) -> Checked {
@@ -60,6 +62,10 @@ impl Fleet {
                 return checked;
             }
             self.open(lane, terms, now);
+            // A new entry has not heard yet that it is wanted.
+            if let Some(checked) = self.check_at_hand(terms, now) {
+                return checked;
+            }
         }
         // Given up three times within microseconds, though nothing is given up that was used within a minute.
         let answers = untouched(terms, Some(LimitOutcome::Unanswered), now);
@@ -68,7 +74,11 @@ impl Fleet {
 
     /// Takes nothing and makes no slot.
     pub(super) fn peek(&self, terms: &Terms, now: Now) -> LimitAnswers {
-        let known = self.arena.find(terms.key).map(|entry| entry.answers(terms, None, now));
+        let found = || self.arena.find(terms.key);
+        let known = found().map(|entry| (entry, entry.answers(terms, None, now)));
+        // Those of another key, if the entry became its meanwhile.
+        let is_still = |entry: &Entry| found().is_some_and(|again| std::ptr::eq(entry, again));
+        let known = known.filter(|(entry, _)| is_still(entry)).map(|(_, answers)| answers);
         known.unwrap_or_else(|| untouched(terms, None, now))
     }
 

@@ -59,6 +59,16 @@ impl Terms {
     }
 }
 
+/// A lane's conversation without a driver, and Redis as the core models it.
+pub(super) fn converse(lane: &super::lane::Lane, redis: &mut limits::central::Group, now: Now) {
+    let mut state = lane.lock();
+    lane.take_calls(&mut state);
+    if let Some(request) = state.syncer.poll(now.mono_us * 1_000) {
+        let reply = redis.apply(&request, now.mono_us);
+        state.syncer.hear(&reply, now.mono_us * 1_000);
+    }
+}
+
 fn hard(period: u32, included: u64, ends_at_ms: i64) -> Month {
     Month { period, included, hard: true, ends_at_ms }
 }

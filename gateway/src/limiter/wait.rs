@@ -41,7 +41,7 @@ impl Pending {
         loop {
             // Asked for before the look, so that no answer is missed in between.
             let answered = self.lane.answered();
-            // None never happens: an entry on which somebody waits is not given up.
+            // None hardly ever happens: an entry on which somebody waits is not given up before its answer, nor soon after it.
             match self.seat.check_slowly(&self.lane, &self.terms, Now::read())? {
                 Checked::Admitted(answers) => return Some(Ok(answers)),
                 Checked::Refused(refusal) => return Some(Err(refusal)),

@@ -30,7 +30,8 @@ impl Stamp {
         self.0.load(Ordering::Acquire) == number
     }
 
-    /// `number`: not 0. To be done before the slot gets anything that could be taken under it, and after the key before was closed.
+    /// `number`: not 0. For another key: after the former one was closed, and before the slot gets anything that could be taken. For
+    /// other terms of the same key whenever they hold.
     pub fn set(&self, number: u64) {
         self.0.store(number, Ordering::Release);
     }
@@ -47,8 +48,8 @@ impl Stamp {
             return Err(Stale { wake: false });
         }
         let take = slot.take(now_ns);
-        // Meanwhile it may have got another stamp, and that was another key's token: it counts as spent, which errs on the safe side,
-        // and admits nobody. Tokens are put in after their stamp, so who took one sees at least that.
+        // Meanwhile it may have got another stamp, and that was another key's token, or one under older terms: it counts as spent, which
+        // errs on the safe side, and admits nobody. Tokens are put in after their stamp, so who took one sees at least that.
         if !self.is(number) {
             return Err(Stale { wake: matches!(take, Take::Admitted { wake: true, .. }) });
         }

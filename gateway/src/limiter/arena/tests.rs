@@ -2,8 +2,11 @@
 
 use std::sync::atomic::AtomicBool;
 
+use limits::central::Group;
+
+use super::super::Checked;
 use super::super::lane::Lane;
-use super::super::tests::{START, bucket, terms};
+use super::super::tests::{START, bucket, converse, terms};
 use super::*;
 
 fn lane() -> Arc<Lane> {
@@ -76,16 +79,22 @@ fn the_first_and_the_last_key_have_their_places_and_none_beyond() {
 
 #[test]
 fn an_entry_of_another_key_decides_nothing() {
-    let (arena, lane) = (Arena::new(), lane());
+    let (arena, lane, mut redis) = (Arena::new(), lane(), Group::new());
+    converse(&lane, &mut redis, START);
     let seat = open(&arena, &lane, 14);
     seat.begin_waiting();
     let (mine, others) = (terms(14, bucket(60, 10)), terms(16, bucket(60, 10)));
-    assert!(seat.check_slowly(&lane, &mine, START).is_some());
+    assert!(matches!(seat.check(&mine, START), Some(Checked::Admitted(_))), "it has overdraft");
     close(&arena, 14, &seat);
     assert!(seat.check(&mine, START).is_none() && seat.check_slowly(&lane, &mine, START).is_none(), "nobody's");
     let next = open(&arena, &lane, 16);
     assert_eq!(next.place, seat.place);
     assert!(seat.check(&mine, START).is_none() && seat.check_slowly(&lane, &mine, START).is_none(), "another one's");
-    assert!(next.check_slowly(&lane, &others, START).is_some());
+    assert_eq!(
+        (next.slot().owed(), next.slot().overdraft_left() > 0),
+        (0, true),
+        "nothing was taken, though there is something"
+    );
+    assert!(matches!(next.check(&others, START), Some(Checked::Admitted(_))));
     seat.end_waiting(&lane, 14);
 }

@@ -2,18 +2,8 @@
 
 use super::super::entry::Entry;
 use super::super::fleet::Fleet;
-use super::super::lane::Lane;
-use super::*;
 
-/// A lane's conversation without a driver, and Redis as the core models it.
-fn converse(lane: &Lane, redis: &mut limits::central::Group, now: Now) {
-    let mut state = lane.lock();
-    lane.take_calls(&mut state);
-    if let Some(request) = state.syncer.poll(now.mono_us * 1_000) {
-        let reply = redis.apply(&request, now.mono_us);
-        state.syncer.hear(&reply, now.mono_us * 1_000);
-    }
-}
+use super::*;
 
 #[test]
 fn a_quiet_slot_is_given_up_and_made_anew_when_it_is_wanted() {
@@ -37,6 +27,30 @@ fn a_quiet_slot_is_given_up_and_made_anew_when_it_is_wanted() {
     assert!(matches!(fleet.check(&terms, after(70_000)), Checked::Admitted(_)));
     assert_eq!((fleet.slots(), lane.lock().seats.len()), (1, 1));
     assert!(lanes.try_recv().is_err(), "there is one lane");
+}
+
+#[test]
+fn a_slot_that_was_asked_once_stays_for_a_minute() {
+    let (fleet, mut lanes) = Fleet::new(false);
+    let (terms, lane, mut redis) =
+        (terms(14, bucket(60, 10)), lanes.try_recv().unwrap(), limits::central::Group::new());
+    let after = |ms| START.after(Duration::from_millis(ms));
+    converse(&lane, &mut redis, START);
+    assert!(matches!(fleet.check(&terms, after(0)), Checked::Admitted(_)));
+    for ms in 0..5_900 {
+        converse(&lane, &mut redis, after(ms * 10));
+        fleet.sweep(&mut lane.lock(), 10, after(ms * 10));
+        assert_eq!(fleet.slots(), 1, "given up after {ms}0 ms");
+    }
+}
+
+#[test]
+fn a_key_that_there_cannot_be_is_refused_and_leaves_nothing() {
+    let (fleet, mut lanes) = Fleet::new(false);
+    let lane = lanes.try_recv().unwrap();
+    assert!(matches!(fleet.check(&terms(u64::MAX, bucket(60, 10)), START), Checked::Refused(_)));
+    assert_eq!((fleet.slots(), lane.lock().seats.len()), (0, 0));
+    assert!(lane.lock().syncer.is_at_rest());
 }
 
 #[test]
