@@ -29,11 +29,14 @@ const SIZE: Size = Size { keys: 1_000, products: 10, endpoints: 1 };
 /// What the values of one head take together, at most.
 const TEXT_BYTES: usize = 384;
 
-fn put(headers: &mut HeaderMap, texts: HeaderTexts, pieces: &[(HeaderName, Piece)]) {
+fn head<P: IntoIterator<Item = (HeaderName, Piece)>>(write: impl FnOnce(&mut HeaderTexts) -> P) -> HeaderMap {
+    let (mut headers, mut texts) = (HeaderMap::with_capacity(16), HeaderTexts::with_capacity(TEXT_BYTES));
+    let pieces = write(&mut texts);
     let texts = texts.ready();
     for (name, piece) in pieces {
-        headers.insert(name, texts.value(piece));
+        headers.insert(name, texts.value(&piece));
     }
+    headers
 }
 
 fn heads(criterion: &mut Criterion) {
@@ -45,24 +48,14 @@ fn heads(criterion: &mut Criterion) {
     let client = scene.headers_of(Kind::Admitted, 0);
     let mut group = criterion.benchmark_group("head");
     group.bench_function("identity towards the upstream", |bencher| {
-        bencher.iter(|| {
-            let (mut headers, mut texts) = (HeaderMap::with_capacity(16), HeaderTexts::with_capacity(TEXT_BYTES));
-            let pieces = headers_to_send(black_box(&admitted.known), &mut texts);
-            put(&mut headers, texts, &pieces);
-            headers
-        });
+        bencher.iter(|| head(|texts| headers_to_send(black_box(&admitted.known), texts)));
     });
     group.bench_function("what of the client's is taken off", |bencher| {
         bencher.iter(|| headers_to_strip(black_box(client), admitted.key_places));
     });
     for (form, name) in [(RateLimitHeaders::Structured, "structured"), (RateLimitHeaders::Fields, "fields")] {
         group.bench_function(format!("limits towards the client, {name}"), |bencher| {
-            bencher.iter(|| {
-                let (mut headers, mut texts) = (HeaderMap::with_capacity(16), HeaderTexts::with_capacity(TEXT_BYTES));
-                let pieces = limit_headers(black_box(&admitted.limits), form, &mut texts);
-                put(&mut headers, texts, &pieces);
-                headers
-            });
+            bencher.iter(|| head(|texts| limit_headers(black_box(&admitted.limits), form, texts)));
         });
     }
     let refusal = Rejection::RateLimited { retry_after_s: 7 };

@@ -1,6 +1,6 @@
 """What the load tools share: programs, processes pinned to cores, load, and what a process took. The proxy has the first core; load
 and upstreams have the second, so that what is measured is the proxy alone."""
-import contextlib, json, os, pathlib, re, signal, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.request
+import contextlib, functools, json, os, pathlib, re, signal, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.request
 
 import peers
 
@@ -260,11 +260,16 @@ def counted(program, words):
         return told | {"instructions": int(total[1])}
 
 
-def per_request(example, *words):
+@functools.cache
+def example(name):
+    """The program of that name, built."""
+    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "apihub-gateway", "--example", name], cwd=ROOT, check=True)
+    return TARGET / "release" / "examples" / name
+
+
+def per_request(program, *words):
     """Of an example that makes requests at a pace for SECONDS, which is among the words: what one of them adds to everything it
     tells, and to its instructions. A long run less a short one, so that what is done once costs nothing."""
-    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "apihub-gateway", "--example", example], cwd=ROOT, check=True)
-    program = TARGET / "release" / "examples" / example
     short, long = (counted(program, [seconds if word is SECONDS else word for word in words]) for seconds in (SHORT, LONG))
     asked = long["asked"] - short["asked"]
     return {name: (long[name] - short[name]) / asked for name in long}

@@ -25,7 +25,7 @@ const ROOT: usize = 1 << 11;
 const PLACES: u32 = 1 << (3 * FAN_BITS);
 
 const _: () =
-    assert!(METER_ID_MAX < 1 << 40, "every limit key, which is twice its meter id, or one more, has its number");
+    assert!(METER_ID_MAX < 1 << (4 * FAN_BITS) && ROOT == 2 * FAN, "each lane of each meter id has its number");
 
 type Branch<T, const N: usize = FAN> = Box<[OnceLock<T>; N]>;
 type Leaf = Box<[AtomicU32; FAN]>;
@@ -70,13 +70,13 @@ impl Arena {
     #[inline]
     pub(super) fn find(&self, key: u64) -> Option<&Entry> {
         let (chunk, place) = self.look_up(key)?;
-        chunk.get(digit(place, 0))
+        chunk.get(digit(u64::from(place), 0))
     }
 
     /// As `find`; keeps the entry's memory.
     pub(super) fn seat(&self, key: u64) -> Option<Seat> {
         let (chunk, place) = self.look_up(key)?;
-        Some(Seat { chunk: Arc::clone(chunk), place: u32::try_from(place).ok()? })
+        Some(Seat { chunk: Arc::clone(chunk), place })
     }
 
     /// An entry that is nobody's, for `bind`. None: there is no room, or no such key.
@@ -119,12 +119,13 @@ impl Arena {
     }
 
     #[inline]
-    fn look_up(&self, key: u64) -> Option<(&Chunk, u64)> {
-        let place = u64::from(self.number(key)?.load(Ordering::Acquire));
+    fn look_up(&self, key: u64) -> Option<(&Chunk, u32)> {
+        let place = self.number(key)?.load(Ordering::Acquire);
         if place == 0 {
             return None;
         }
-        let chunk = self.chunks.get(digit(place, 2))?.get()?.get(digit(place, 1))?.get()?;
+        let bits = u64::from(place);
+        let chunk = self.chunks.get(digit(bits, 2))?.get()?.get(digit(bits, 1))?.get()?;
         Some((chunk, place))
     }
 

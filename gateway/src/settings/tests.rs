@@ -28,30 +28,31 @@ fn the_committed_file_holds_the_defaults() {
     assert_eq!(default.answers.rate_limit_headers, RateLimitHeaders::Structured);
 }
 
+/// The settings are refused with so many faults, and each of these words stands in one of them.
+fn assert_refused(settings: &str, count: usize, told: &[&str]) {
+    let faults = parse(settings).unwrap_err();
+    assert_eq!(faults.len(), count, "{faults:#?}");
+    for words in told {
+        assert!(faults.iter().any(|fault| fault.contains(words)), "{words}: {faults:#?}");
+    }
+}
+
 #[test]
 fn what_contradicts_itself_is_refused_with_its_line() {
-    let faults = parse(
+    assert_refused(
         "[listen]\nhttps = \"0.0.0.0:8443\"\n[feed]\ncontrol_planes = [\"http://10.0.0.1:9000\", \"ftp://x\"]\n[upstream]\nallow = [\"x\"]\n",
-    )
-    .unwrap_err();
-    assert_eq!(faults.len(), 5, "{faults:#?}");
-    assert!(faults.iter().any(|fault| fault.contains(":2: listen.https: needs `certificate_file`")), "{faults:#?}");
-    assert!(faults.iter().any(|fault| fault.contains("use https://")), "{faults:#?}");
-    assert!(faults.iter().any(|fault| fault.contains("feed.token_file: is needed")), "{faults:#?}");
+        5,
+        &[":2: listen.https: needs `certificate_file`", "use https://", "feed.token_file: is needed"],
+    );
 }
 
 #[test]
 fn listeners_have_addresses_of_their_own() {
-    let faults = parse(
+    assert_refused(
         "[listen]\nhttp = \"127.0.0.1:9090\"\nhttps = \"127.0.0.1:9090\"\ncertificate_file = \"c\"\nkey_file = \"k\"\n",
-    )
-    .unwrap_err();
-    assert_eq!(faults.len(), 2, "{faults:#?}");
-    assert!(
-        faults.iter().any(|fault| fault.contains(":3: listen.https: is the address of `listen.http`")),
-        "{faults:#?}"
+        2,
+        &[":3: listen.https: is the address of `listen.http`", "admin.listen: is an address of `[listen]`"],
     );
-    assert!(faults.iter().any(|fault| fault.contains("admin.listen: is an address of `[listen]`")), "{faults:#?}");
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl Ledger {
         if !self.level_is_high {
             return since.saturating_add(self.terms.tick_ns);
         }
-        let patience = if self.month.is_none() { LAZY_REPORT_NS } else { LAZY_MONTH_REPORT_NS };
+        let patience = if self.is_patient() { LAZY_REPORT_NS } else { LAZY_MONTH_REPORT_NS };
         // Those that nobody waits for share their messages.
         since.saturating_add(patience).next_multiple_of(LAZY_ROUND_NS)
     }
