@@ -8,7 +8,7 @@ use redis::RedisError;
 use redis::cluster::ClusterClient;
 
 use crate::node::{Node, ask, fcall, load};
-use crate::rig::{Cluster, MASTERS, tell};
+use crate::rig::{Cluster, MASTERS, eventually, tell};
 
 /// A limit key of every group.
 fn keys_of_groups() -> Vec<u64> {
@@ -52,8 +52,10 @@ fn a_cluster_serves_every_group_and_a_slot_that_moves_takes_its_state_along() {
         last = Some((key, node));
     }
     for member in &mut cluster.members {
-        let functions: String = format!("{:?}", tell::<redis::Value>(&mut member.connection, "FUNCTION LIST"));
-        assert!(functions.contains(LIBRARY), "masters and replicas have the library");
+        // What a master has reaches its replica a moment later.
+        eventually("masters and replicas have the library", || {
+            format!("{:?}", tell::<redis::Value>(&mut member.connection, "FUNCTION LIST")).contains(LIBRARY)
+        });
     }
     for member in cluster.members.iter_mut().take(MASTERS) {
         let calls: String = tell(&mut member.connection, "INFO commandstats");
