@@ -1,13 +1,14 @@
 # One image, every role: `apihub gateway`, `apihub control-plane`, `apihub migrate`. Postgres and Redis are not in it.
 FROM rust:1.95-slim-bookworm AS build
-# The second line is what the program is trained with, before it is built for good: a quarter of a request's time (docs/BENCHMARKS.md).
+# The second line is what the program is trained with, before it is built for good (docs/BENCHMARKS.md).
 RUN apt-get update \
  && apt-get install -y --no-install-recommends cmake g++ make \
     llvm-19 nghttp2-client nginx-light openssl python3 redis-server wrk \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# The caches outlive the build, so that a change of ours does not compile the dependencies again.
+# The caches outlive the build, so that a change of ours does not compile the dependencies again for the program that is trained. The
+# one that is kept is built from nothing each time: its profile is a new one.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     benches/load/pgo \
