@@ -81,7 +81,11 @@ fn routes(criterion: &mut Criterion) {
     let paths: Vec<String> = scattered(PRODUCTS * ENDPOINTS_PER_PRODUCT).take(100_000).map(path).collect();
     let mut group = criterion.benchmark_group("routes: 1,000 products, 100,000 endpoints");
     let mut next = paths.iter().cycle();
-    group.bench_function("an endpoint", |bencher| {
+    group.bench_function("a product", |bencher| {
+        bencher.iter(|| snapshot.product_for(None, next.next().unwrap()).unwrap().entry.served().unwrap().meter_id);
+    });
+    let mut next = paths.iter().cycle();
+    group.bench_function("a product and its endpoint", |bencher| {
         bencher.iter(|| {
             let found = snapshot.product_for(None, next.next().unwrap()).unwrap();
             let product = found.entry.served().unwrap();

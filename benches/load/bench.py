@@ -193,10 +193,11 @@ def load(url, script, seconds, status=200, connections=32):
     return int(re.search(r"(\d+) requests in", out)[1]), float(p50[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[p50[2]]
 
 
-def paced(folder, url, key, rate, seconds, connections=20, body=None):
-    """A constant rate, whatever the answers take. Latencies in microseconds, sorted, of the answers with each status."""
+def paced(folder, url, key, rate, seconds, connections=20, body=None, before=()):
+    """A constant rate, whatever the answers take; `before` are words before the program's own. Latencies in microseconds, sorted, of the
+    answers with each status."""
     log = folder / f"paced-{time.monotonic_ns()}.tsv"
-    command = ["taskset", "-c", LOAD_CORE, "h2load", "--h1", "-t1", f"-c{connections}", f"--rps={rate / connections}", f"-D{seconds}",
+    command = ["taskset", "-c", LOAD_CORE, *before, "h2load", "--h1", "-t1", f"-c{connections}", f"--rps={rate / connections}", f"-D{seconds}",
                "--warm-up-time=0", f"--log-file={log}", "-H", f"authorization: Bearer {key}", *(["-d", str(body)] if body else []), url]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     found = {}
@@ -306,6 +307,12 @@ def ask_again(url, key, status, count):
 def median_ratio(of, to):
     """The median of ratios taken round by round."""
     return statistics.median(mine / other for mine, other in zip(of, to))
+
+
+def thirds(values):
+    """Where the lowest third ends and the highest begins."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 3], ordered[-1 - len(ordered) // 3]
 
 
 def median(values):

@@ -199,7 +199,7 @@ fn check_edge(head: &RequestHead<'_>, rules: &EdgeRules) -> Result<Option<u64>, 
 }
 
 fn render(route: &Route<'_, '_>, query: Option<&str>) -> String {
-    route.endpoint.target.render(&route.values, query)
+    route.endpoint.target.render(&route.captures, query)
 }
 
 impl<'a> RequestHead<'a> {

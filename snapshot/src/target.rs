@@ -9,6 +9,7 @@ use url::Url;
 pub use url::Host;
 
 use crate::pattern::Pattern;
+use crate::routes::Captures;
 
 /// Longest target URL in bytes.
 pub const TARGET_BYTES_MAX: usize = 2_048;
@@ -86,15 +87,14 @@ impl Target {
     }
 
     /// The path and query to send: parameters put in, the request's own query appended.
-    ///
-    /// `values` are the matched segments in normal form, in the order of the pattern's parameters.
-    pub fn render(&self, values: &[&str], request_query: Option<&str>) -> String {
-        let length: usize = values.iter().map(|value| value.len()).sum();
+    /// `captures` are those of the target's own pattern.
+    pub fn render(&self, captures: &Captures<'_>, request_query: Option<&str>) -> String {
+        let length: usize = captures.iter().map(str::len).sum();
         let mut out = String::with_capacity(64 + length + request_query.map_or(0, str::len));
         for piece in &self.path {
             match piece {
                 Piece::Text(text) => out.push_str(text),
-                Piece::Parameter(at) => out.push_str(values.get(*at).copied().unwrap_or_default()),
+                Piece::Parameter(at) => out.push_str(captures.get(*at)),
             }
         }
         let mut separator = '?';
@@ -104,7 +104,7 @@ impl Target {
             for piece in query {
                 match piece {
                     Piece::Text(text) => out.push_str(text),
-                    Piece::Parameter(at) => encode_query(values.get(*at).copied().unwrap_or_default(), &mut out),
+                    Piece::Parameter(at) => encode_query(captures.get(*at), &mut out),
                 }
             }
         }
@@ -221,20 +221,29 @@ fn encode_query(value: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
+    use crate::routes::{Found, MethodMatch, ProductRoutes};
+
+    fn pattern() -> Pattern {
+        Pattern::parse("/users/{id}/{*rest}").unwrap()
+    }
 
     fn parse(text: &str) -> Result<Target, TargetFault> {
-        Target::parse(text, &Pattern::parse("/users/{id}/{*rest}").unwrap())
+        Target::parse(text, &pattern())
     }
 
     #[test]
     fn parameters_are_put_into_path_and_query_and_re_encoded() {
         let target = parse("https://api.example.com/v2/u/{id}/x/{*rest}?who={id}&k=v").unwrap();
-        assert_eq!(target.render(&["a&b=c", "p/q"], Some("z=1")), "/v2/u/a&b=c/x/p/q?who=a%26b%3Dc&k=v&z=1");
+        let routes = ProductRoutes::compile(&[(MethodMatch::Any, pattern())]).unwrap();
+        let Found::Endpoint(_, captures) = routes.find(&Method::GET, "/users/a&b=c/p/q") else { panic!("no endpoint") };
+        assert_eq!(target.render(&captures, Some("z=1")), "/v2/u/a&b=c/x/p/q?who=a%26b%3Dc&k=v&z=1");
         assert_eq!((target.port, target.authority()), (443, "api.example.com"));
         let plain = parse("http://h:8080").unwrap();
-        assert_eq!(plain.render(&["1", "2"], None), "/");
-        assert_eq!(plain.render(&["1", "2"], Some("q")), "/?q");
+        assert_eq!(plain.render(&captures, None), "/");
+        assert_eq!(plain.render(&captures, Some("q")), "/?q");
         assert_eq!(plain.authority(), "h:8080");
         assert_eq!(parse("https://h:80/").unwrap().port, 80);
     }

@@ -110,9 +110,6 @@ fn at_endpoint(fault: &RecordFault, ids: &HashMap<String, String>) -> Fault {
         RecordFault::Routes(RoutesFault::Ambiguous { second, .. }) => {
             (pointer(second, "path_pattern"), fault.to_string(), "retire one of the two, or change its method or path")
         }
-        RecordFault::Routes(RoutesFault::Conflict { route, .. }) => {
-            (pointer(route, "path_pattern"), fault.to_string(), "change the path pattern")
-        }
         RecordFault::Routes(RoutesFault::Method(_)) => {
             ("/endpoints".to_owned(), fault.to_string(), "correct the method")
         }

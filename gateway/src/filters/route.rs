@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use http::Method;
-use snapshot::pattern::PATTERN_SEGMENTS_MAX;
 use snapshot::record::Endpoint;
-use snapshot::routes::Found;
+use snapshot::routes::{Captures, Found};
 
 use crate::live::{ServedProduct, Snapshot};
 use crate::rejection::Rejection;
@@ -22,8 +21,8 @@ pub struct InProduct<'s, 'p> {
 pub struct Route<'s, 'p> {
     pub product: &'s Arc<ServedProduct>,
     pub endpoint: &'s Arc<Endpoint>,
-    /// What the pattern's parameters stand for, in its order; empty beyond them.
-    pub values: [&'p str; PATTERN_SEGMENTS_MAX],
+    /// What the pattern's parameters stand for.
+    pub captures: Captures<'p>,
 }
 
 /// 404 where no product is, 503 where it is closed or where there is no snapshot yet.
@@ -44,13 +43,9 @@ pub fn find_product<'s, 'p>(
 pub fn find_endpoint<'s, 'p>(found: InProduct<'s, 'p>, method: &Method) -> Result<Route<'s, 'p>, Rejection> {
     let product = found.product;
     match product.routes.find(method, found.path) {
-        Found::Endpoint(index, params) => {
+        Found::Endpoint(index, captures) => {
             let endpoint = product.endpoints.get(index).ok_or(Rejection::NoRoute)?;
-            let mut values = [""; PATTERN_SEGMENTS_MAX];
-            for (slot, (_, value)) in values.iter_mut().zip(params.iter()) {
-                *slot = value;
-            }
-            Ok(Route { product, endpoint, values })
+            Ok(Route { product, endpoint, captures })
         }
         Found::MethodNotAllowed(methods) => Err(Rejection::MethodNotAllowed(methods.into_iter().cloned().collect())),
         Found::Nothing => Err(Rejection::NoRoute),
