@@ -208,7 +208,7 @@ impl Tree {
         Some((Leaf { tree: self, node }, captures))
     }
 
-    /// `from` is where the next segment begins.
+    /// `from` is where the next segment begins. Comes to each node once at most, whatever the path.
     fn descend(&self, node: u32, from: usize, captures: &mut Captures<'_>) -> Option<&Node> {
         let node = self.node(node)?;
         let rest = captures.path().get(from..)?;
