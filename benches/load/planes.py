@@ -1,5 +1,5 @@
 """A running `apihub up`: its REST as the operator, a catalog of its own, and gateways beside its own."""
-import contextlib, http.client, json, os, pathlib, re, subprocess, tempfile, time, urllib.parse
+import contextlib, http.client, json, os, pathlib, re, subprocess, tempfile, time, urllib.parse, urllib.request
 
 import bench
 
@@ -85,7 +85,7 @@ def has_caught_up(admin_port):
 @contextlib.contextmanager
 def more_gateways(up_json, rest, program, count, before=()):
     """Gateways beside that of `up`, with its settings but for names, folders and ports; gone at the end. `before` are words before
-    the program's own, as those of taskset. Answers their processes by address."""
+    the program's own, as those of taskset. Answers their processes and metrics' ports by address."""
     up, data = json.load(open(up_json)), pathlib.Path(up_json).resolve().parent
     text = (data / "run/gateway.toml").read_text()
     token = (data / "secrets/feed-token").read_text().strip()
@@ -112,8 +112,16 @@ def more_gateways(up_json, rest, program, count, before=()):
             while not has_caught_up(admin_port):
                 assert child.poll() is None and time.monotonic() < deadline, f"{name} does not get ready"
                 time.sleep(0.05)
-            started[f"http://127.0.0.1:{http_port}"] = child
+            started[f"http://127.0.0.1:{http_port}"] = child, admin_port
         yield started
+
+
+def beyond(admin_port, le):
+    """Of a gateway's answers so far: how many took more of its own time than this bucket's, and how many there were."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/metrics", timeout=5).read().decode()
+    name = "gateway_http_overhead_duration_seconds"
+    within, all_of_them = (int(re.search(rf"^{name}{part} (\d+)$", text, re.M)[1]) for part in (rf'_bucket{{le="{le}"}}', "_count"))
+    return all_of_them - within, all_of_them
 
 
 def forget(rest):

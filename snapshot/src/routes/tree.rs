@@ -106,7 +106,7 @@ impl<'a> Growing<'a> {
     }
 
     pub(super) fn finish(&self) -> Tree {
-        let mut flat = Flat { grown: &self.nodes, hasher: RandomState::new(), ..Flat::default() };
+        let mut flat = Flat { grown: &self.nodes, ..Flat::default() };
         flat.add(0, "");
         Tree {
             nodes: flat.nodes.into_boxed_slice(),
